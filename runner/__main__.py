@@ -1,0 +1,203 @@
+"""The door: a bare first word is a verb, otherwise Hydra composes a request that is refused or accepted whole.
+
+It holds the table of workers, prints faults once, and turns every ending into its exit code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from runner import config
+from runner.errors import Fault, Interrupted, Refused, RunnerError, choose
+from runner.timing import Clock
+
+STARTED = time.perf_counter()  # the nearest we can get to the start of the process
+HELP = """\
+runner: declarative experiments with LoRA image generation
+
+  python -m runner +experiment=NAME [key=value ...]     run, or resume
+  python -m runner -m +experiment=NAME seed=1,2,3       sweep: all jobs are checked before the first starts
+  python -m runner +experiment=NAME until=contract      faults, contract card and token table; nothing is written
+  python -m runner status [RUN]                         what is true now
+  python -m runner inspect THING                        a run, an image digest, a .safetensors file, a model folder
+  python -m runner verify [RUN | --all]                 hash everything again; exit 4 on any difference
+  python -m runner ui                                   the MLflow UI
+
+Experiments: {experiments}
+Every verb takes --json and --outputs DIR; `python -m runner VERB --help` says more.
+Exit codes: 0 complete, 1 unavailable, 2 refused, 3 failed or incomplete, 4 corrupt, 130 interrupted.
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; returns the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    as_json = "output=json" in words or "--json" in words
+    try:
+        return _dispatch(words)
+    except RunnerError as error:
+        return _refuse(error, as_json, verb=bool(words) and words[0].isalpha())
+    except Interrupted:
+        return Interrupted.exit_code
+    except KeyboardInterrupt:
+        return Interrupted.exit_code
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP.format(experiments=", ".join(_experiments())))
+        return 0
+    if words[0].isalpha():
+        return _verb(words)
+    command = config.parse_command(words)
+    if command.needs_hydra:
+        return _hydra(words)
+    return run_request(config.compose(command.overrides))
+
+
+def run_request(values: dict[str, Any]) -> int:
+    """One composed request down the one path; returns its exit code."""
+    clock = Clock()
+    clock.start(STARTED)
+    clock.add("compose", time.perf_counter() - STARTED)
+    from runner import contract
+
+    with clock.phase("validate"):
+        request = config.parse_request(values)
+        accepted_contract = contract.check(request)
+        pins = contract.pin(accepted_contract)
+    if request.until == "contract":
+        return _show_contract(accepted_contract, pins)
+    return _run(accepted_contract, pins, clock)
+
+
+def _show_contract(accepted_contract: Any, pins: Any) -> int:
+    from runner import contract
+    from runner.report.summary import print_card
+
+    tokens = [count.as_dict() for count in accepted_contract.tokens]
+    card = contract.card(accepted_contract, pins)
+    if accepted_contract.request.output == "json":
+        print(json.dumps({"contract": card, "tokens": tokens, "faults": []}, ensure_ascii=False))
+    else:
+        print_card(card, tokens)
+    return 0
+
+
+def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
+    from runner import execute
+
+    with clock.phase("plan"):
+        accepted = execute.accept(accepted_contract, pins)
+    request = accepted.request
+    if request.until == "plan":
+        return _show_plan(accepted)
+    from runner import critic, generate, report, track
+    from runner.store import Store
+
+    workers = {"generate": generate.work, "critique": critic.work}
+    trackers: list[track.Tracker] = []
+
+    def open_tracker(folder: Path) -> None:
+        if request.track.kind == "mlflow":
+            trackers.append(track.Tracker(folder, request.track.timeout_s))
+            trackers[0].start(request.track)
+
+    with report.Live(accepted.plan.num_expected) as live:
+        watch = execute.Watch(on_open=open_tracker, on_event=live.on_event, on_progress=live.on_progress)
+        result = execute.execute(accepted, workers, clock, watch)
+    report.write(result.folder, Store(result.folder.parent.parent / "objects"))
+    mlflow_run_id = trackers[0].finish() if trackers else track.read_pointer(result.folder).get("mlflow_run_id")
+    _tell(request, result, mlflow_run_id)
+    return result.exit_code
+
+
+def _tell(request: Any, result: Any, mlflow_run_id: str | None) -> None:
+    from runner import journal, report
+
+    run = journal.read_run(result.folder)
+    if request.output == "text":
+        report.print_summary(run, result.status, result.num_made, result.num_kept, mlflow_run_id)
+        return
+    line = {
+        "run_id": result.run_id,
+        "status": result.status,
+        "exit_code": result.exit_code,
+        "images": run.images(),
+        "mlflow_run_id": mlflow_run_id,
+        "faults": [result.failure.as_dict()] if result.failure else [],
+        "made": result.num_made,
+        "kept": result.num_kept,
+    }
+    print(json.dumps(line, ensure_ascii=False))
+
+
+def _show_plan(accepted: Any) -> int:
+    from runner.report.summary import print_plan
+
+    expected = accepted.plan.num_expected
+    if accepted.request.output == "json":
+        images = [{"key": i.key, "seed": i.seed, "prompt": i.prompt.text} for i in accepted.plan.images]
+        print(json.dumps({"identity": accepted.plan.identity, "expected": expected, "images": images, "faults": []}))
+    else:
+        print_plan(expected, len(accepted.plan.steps), accepted.device)
+    return 0
+
+
+def _verb(words: list[str]) -> int:
+    from runner import verbs
+
+    if words[0] not in verbs.VERBS:
+        what = f"{words[0]!r} is not a verb"
+        raise Refused(Fault("unknown_verb", "command line", what, choose(words[0], verbs.VERBS)))
+    return int(verbs.app(words, standalone_mode=False) or 0)
+
+
+def _hydra(words: list[str]) -> int:
+    """Sweeps and Hydra's own flags: the same job function, called by Hydra's launcher."""
+    import hydra
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # so that what Hydra raises reaches us and becomes a refusal
+    sys.argv = ["runner", *words]
+    with config.translated():
+        hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep_job)()
+    return 0
+
+
+def sweep_job(values: Any) -> int:
+    """One job of a sweep, with the exit code that it would have had alone."""
+    try:
+        return run_request(config.plain(values))
+    except RunnerError as error:
+        return _refuse(error, as_json=False, verb=False)
+
+
+def _refuse(error: RunnerError, as_json: bool, *, verb: bool) -> int:
+    from runner import report
+
+    report.print_faults(error)
+    if as_json:
+        faults = [fault.as_dict() for fault in error.faults]
+        line = {"status": error.title, "exit_code": error.exit_code, "faults": faults}
+        if not verb:
+            line = {"run_id": None, "images": [], "mlflow_run_id": None, **line}
+        print(json.dumps(line, ensure_ascii=False, default=str))
+    return error.exit_code
+
+
+def _experiments() -> list[str]:
+    return sorted(path.stem for path in (config.conf_dir() / "experiment").glob("*.yaml"))
+
+
+def console() -> None:
+    """Entry point of the `runner` script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    console()

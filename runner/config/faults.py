@@ -1,0 +1,100 @@
+"""Plain values -> a typed request, or every fault of it at once, each with what would be right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from runner.config.tree import Request
+from runner.errors import Fault, Refused
+
+MISSING = "???"
+
+
+def parse_request(values: Mapping[str, Any]) -> Request:
+    """Type the composed values. Raises Refused with one fault per wrong key."""
+    missing = [_missing_value(path) for path in _missing_paths(values)]
+    if missing:
+        raise Refused(missing)
+    try:
+        return Request.model_validate(values)
+    except ValidationError as error:
+        raise Refused([_fault(problem) for problem in _one_per_place(error)]) from error
+
+
+def known_paths(model: type[BaseModel] = Request, prefix: str = "") -> Iterator[str]:
+    """Every dotted key of a request that is a value or a section of its own."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from known_paths(field.annotation, f"{prefix}{name}.")
+
+
+def nearest_path(path: str) -> str:
+    """The end of a message about an unknown key: the nearest known key, or those beside it."""
+    known = list(known_paths())
+    leaf = path.rpartition(".")[2]
+    near = difflib.get_close_matches(path, known, n=1, cutoff=0.75)
+    near = near or [k for k in known if difflib.SequenceMatcher(None, leaf, k.rpartition(".")[2]).ratio() > 0.75]
+    if near:
+        return f"Did you mean {min(near, key=len)!r}?"
+    parent = path.rpartition(".")[0]
+    beside = [k for k in known if k.rpartition(".")[0] == parent]
+    return f"Known there: {', '.join(beside) or 'nothing'}"
+
+
+def _missing_paths(values: Any, path: str = "") -> Iterator[str]:
+    if values == MISSING:
+        yield path
+    children = values.items() if isinstance(values, Mapping) else enumerate(values) if isinstance(values, list) else ()
+    for key, child in children:
+        yield from _missing_paths(child, f"{path}.{key}" if path else str(key))
+
+
+def _missing_value(path: str) -> Fault:
+    return Fault("missing_value", path, "has no value", f"Set it in the experiment file or with `{path}=VALUE`")
+
+
+def _one_per_place(error: ValidationError) -> list[Any]:
+    """A union reports one problem per member; the first says enough."""
+    seen: dict[str, Any] = {}
+    for problem in error.errors(include_url=False):
+        seen.setdefault(_path(problem["loc"]), problem)
+    return list(seen.values())
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    parts: list[str] = []
+    for part in location:
+        if isinstance(part, int):
+            parts[-1] += f"[{part}]"
+        elif part.isidentifier() and part not in ("str", "PromptItem"):
+            parts.append(part)
+    return ".".join(parts)
+
+
+def _fault(problem: Any) -> Fault:
+    path, kind, given = _path(problem["loc"]), problem["type"], problem["input"]
+    if kind == "extra_forbidden":
+        return Fault("unknown_key", path, f"is not a setting (given {given!r})", nearest_path(path))
+    if kind == "missing":
+        return _missing_value(path)
+    code = _CODES.get(kind, "wrong_type")
+    shown = f"is {given!r}" if not isinstance(given, (dict, list, tuple)) else f"has {len(given)} entries"
+    return Fault(code, path, shown, f"It {problem['msg'].removeprefix('Input ').removeprefix('String ')}")
+
+
+_CODES = {
+    "greater_than": "out_of_bounds",
+    "greater_than_equal": "out_of_bounds",
+    "less_than": "out_of_bounds",
+    "less_than_equal": "out_of_bounds",
+    "multiple_of": "out_of_bounds",
+    "too_short": "out_of_bounds",
+    "finite_number": "out_of_bounds",
+    "literal_error": "unknown_option",
+    "string_pattern_mismatch": "bad_name",
+}

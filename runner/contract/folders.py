@@ -1,0 +1,114 @@
+"""Model folders in `from_pretrained` form, read without torch: configs, tensor tables, tokenizers.
+
+It says what is there and what is missing; it never downloads. What it does not know: whether the weights are
+any good.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runner import builtin, store
+from runner.contract.families import pipeline_family
+from runner.contract.headers import Broken, read_header
+
+BUILTIN = "builtin:"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A diffusers pipeline folder: its class, family, layers by name, and tokenizer folders."""
+
+    path: Path
+    pipeline: str
+    family: str | None
+    components: tuple[str, ...]
+    shapes: Mapping[str, tuple[int, ...]] = field(repr=False)  # `unet.conv_in.weight` -> shape
+    tokenizers: Mapping[str, Path]
+
+
+def locate(path: str) -> Path | None:
+    """The file or folder that a config value names: `builtin:NAME[/FILE]` or a path. None when it is not there."""
+    if path.startswith(BUILTIN):
+        name, _, rest = path.removeprefix(BUILTIN).partition("/")
+        found = builtin.find_model(name)
+        place = found / rest if found and rest else found
+    else:
+        place = Path(os.path.expandvars(path)).expanduser()
+    return place if place is not None and place.exists() else None
+
+
+def read_model_folder(path: Path) -> ModelFolder:
+    """Read what a pipeline folder is. Raises Broken when it has no sound `model_index.json` or weights."""
+    index = _read_json(path / "model_index.json")
+    components = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None}
+    pipeline = str(index.get("_class_name"))
+    denoiser = "unet" if "unet" in components else "transformer"
+    config = path / denoiser / "config.json"
+    return ModelFolder(
+        path=path,
+        pipeline=pipeline,
+        family=pipeline_family(pipeline, _read_json(config) if config.is_file() else {}),
+        components=tuple(sorted(components)),
+        shapes=dict(_shapes(path, components)),
+        tokenizers={name: path / name for name in sorted(components) if name.startswith("tokenizer")},
+    )
+
+
+def weights_digest(folder: Path) -> str:
+    """One digest over the weight files of a folder: their relative names and sha256, sorted."""
+    files = sorted(folder.rglob("*.safetensors"))
+    lines = [f"{file.relative_to(folder).as_posix()} {file_digest_cached(file)}" for file in files]
+    return store.digest("\n".join(lines).encode())
+
+
+def file_digest_cached(path: Path) -> str:
+    """The sha256 of a large file, remembered by place, size and time of change (base models run to 60 GB)."""
+    info = path.stat()
+    if info.st_size < 64 * store.CHUNK_BYTES:
+        return store.file_digest(path)
+    memory = builtin.cache_dir() / "digests.json"
+    known = _read_memory(memory)
+    key = f"{path.resolve()}|{info.st_size}|{info.st_mtime_ns}|{info.st_ino}"
+    if key not in known:
+        known[key] = store.file_digest(path)
+        store.write_durably(memory, store.canonical(known))
+    return known[key]
+
+
+def _read_memory(path: Path) -> dict[str, str]:
+    try:
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _shapes(path: Path, components: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
+    for component in sorted(components):
+        for file in sorted((path / component).glob("*.safetensors")):
+            for name, tensor in read_header(file).tensors.items():
+                yield f"{component}.{_flat(component, name)}", tensor.shape
+
+
+def _flat(component: str, name: str) -> str:
+    """transformers 5 dropped `text_model.` inside CLIP text encoders; older files still carry it."""
+    return re.sub(r"^text_model\.", "", name) if component.startswith("text_encoder") else name
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise Broken(f"has no {path.name}") from error
+    except (OSError, ValueError) as error:
+        raise Broken(f"has a {path.name} that cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise Broken(f"has a {path.name} that is not a table")
+    return value

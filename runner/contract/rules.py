@@ -1,0 +1,331 @@
+"""Do base, LoRA, trigger, prompt and critic belong together? Pure: facts in, findings and faults out.
+
+What the card says, what the file's metadata says and what its tensor table says are compared; each question
+is answered *agrees*, *disagrees* or *cannot tell*, with the evidence. A disagreement is a fault. *Cannot
+tell* is a fault unless `lora.accept_unknown` gives a reason.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from runner.config.tree import Request
+from runner.contract.families import LoraFile
+from runner.contract.folders import ModelFolder
+from runner.errors import Fault
+from runner.prompt import SLOT, ComposedPrompt, TokenCount
+
+ANGLE_WORD = re.compile(r"<[^<>\s]+>")
+WITHOUT_GUIDANCE = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # no negative pass at guidance <= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One question of the contract and its answer."""
+
+    question: str
+    answer: str  # agrees | disagrees | cannot tell
+    evidence: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"question": self.question, "answer": self.answer, "evidence": self.evidence}
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """How a LoRA file meets a base: modules with a place of the same widths, without a place, and in conflict."""
+
+    bound: tuple[str, ...]
+    unbound: tuple[str, ...]
+    conflicts: tuple[str, ...]
+
+    @property
+    def num_modules(self) -> int:
+        return len(self.bound) + len(self.unbound) + len(self.conflicts)
+
+
+def bind(lora: LoraFile, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
+    """Match every module of the file with the layer of that name in the base, by name and widths."""
+    bound, unbound, conflicts = [], [], []
+    for name, module in lora.modules.items():
+        shape = shapes.get(f"{name.replace('text_encoder.text_model.', 'text_encoder.')}.weight")
+        if shape is None:
+            unbound.append(name)
+        elif (shape[0], shape[1]) == (module.num_out, module.num_in):
+            bound.append(name)
+        else:
+            conflicts.append(f"{name}: file {module.num_out}x{module.num_in}, base {shape[0]}x{shape[1]}")
+    return Binding(tuple(bound), tuple(unbound), tuple(conflicts))
+
+
+# ---- stages and settings
+
+
+def check_stages(request: Request) -> Iterator[Fault]:
+    stages = request.stages
+    if stages[0] != "generate" or len(set(stages)) != len(stages):
+        what = f"are {list(stages)}: images must be generated before they are reviewed, each stage once"
+        yield Fault("stage_order", "stages", what, "Use stages=[generate] or stages=[generate,critique]")
+    if "critique" in stages and request.critic.profile is None:
+        fix = "Choose critic=shapes_v1, or stages=[generate]"
+        yield Fault("critic_missing", "critic", "is none, and stages asks for critique", fix)
+    if "critique" not in stages and request.critic.profile is not None:
+        what = f"{request.critic.profile} would be ignored: stages has no critique"
+        yield Fault("setting_ignored", "critic", what, "Choose critic=none, or stages=[generate,critique]")
+
+
+def check_settings(request: Request) -> Iterator[Fault]:
+    """Every setting is consumed or refused."""
+    base, generate = request.base_model, request.generate
+    if generate.negative_prompt and not base.negative_prompt:
+        what = f"{generate.negative_prompt!r} would be ignored: {base.pipeline} takes no negative prompt"
+        yield Fault("setting_ignored", "generate.negative_prompt", what, 'Set generate.negative_prompt=""')
+    elif generate.negative_prompt and generate.guidance_scale <= 1 and base.pipeline in WITHOUT_GUIDANCE:
+        what = f"{generate.negative_prompt!r} would be ignored at guidance_scale {generate.guidance_scale:g}"
+        fix = 'Set generate.negative_prompt="", or generate.guidance_scale above 1'
+        yield Fault("setting_ignored", "generate.negative_prompt", what, fix)
+    if request.hardware.device == "cpu" and request.hardware.index:
+        what = f"{request.hardware.index} would be ignored: the processor is one device"
+        yield Fault("setting_ignored", "hardware.index", what, "Set hardware.index=0")
+    if request.trigger.without and request.trigger.mode != "probe":
+        what = f"{request.trigger.without!r} would be ignored in mode {request.trigger.mode}"
+        yield Fault("setting_ignored", "trigger.without", what, "Set trigger.mode=probe, or leave it empty")
+
+
+# ---- mode, LoRA, trigger
+
+
+def check_mode(request: Request) -> Iterator[Fault]:
+    """An empty override cannot turn one experiment into another."""
+    lora = request.lora
+    named = lora.id or lora.path
+    if request.mode == "base" and named:
+        fix = "Choose mode=lora, or lora=none"
+        yield Fault("lora_unexpected", "lora", f"is {named}, and mode=base tests the base model alone", fix)
+    if request.mode == "base" and not named and lora.scale != 1.0:
+        yield Fault("setting_ignored", "lora.scale", f"{lora.scale:g} would be ignored: there is no LoRA", "Leave it")
+    if request.mode == "lora" and not lora.path:
+        fix = "Choose a card (lora=emblem) or set lora.path to a .safetensors file; mode=base tests the base alone"
+        yield Fault("lora_missing", "lora", f"is {lora.id or 'none'} without a file, and mode=lora needs one", fix)
+    if request.mode == "lora" and lora.id and not lora.scale_range[0] <= lora.scale <= lora.scale_range[1]:
+        low, high = lora.scale_range
+        what = f"is {lora.scale:g}; {lora.id} was found usable from {low:g} to {high:g}"
+        yield Fault("out_of_bounds", "lora.scale", what, f"Choose a scale from {low:g} to {high:g}")
+
+
+def check_trigger(request: Request, lora: LoraFile | None) -> Iterator[Fault]:
+    """The token of the request against the one of the card and the one of the file."""
+    token, card = request.trigger.token, request.lora.trigger
+    own = lora.trigger if lora else None
+    if card and own and card != own:
+        what = f"is {card!r} on the card; the file says it was trained with {own!r}"
+        yield Fault("trigger_mismatch", "lora.trigger", what, f"Set lora.trigger={own!r} or use the other file")
+    wanted = card or own
+    if request.mode == "base":
+        if token and request.trigger.mode == "required":
+            fix = "Choose trigger=none, or mode=lora with the LoRA it belongs to"
+            what = f"is {token!r}, and mode=base has no LoRA that could answer to it"
+            yield Fault("trigger_without_lora", "trigger", what, fix)
+        return
+    if wanted and not token:
+        fix = f"Set trigger.token={wanted!r}; trigger.mode=forbidden tests the LoRA without its trigger"
+        yield Fault("trigger_missing", "trigger", f"is none; {_lora_name(request)} answers to {wanted!r}", fix)
+    elif token and wanted != token:
+        source = " and ".join(n for n, said in (("card", card), ("file", own)) if said) or "card"
+        what = f"is {token!r}; {_lora_name(request)} answers to {wanted or 'no trigger'} ({source})"
+        fix = f"Set trigger.token={wanted!r}" if wanted else "Choose trigger=none"
+        yield Fault("trigger_mismatch", "trigger.token", what, fix, {"given": token, "trained": wanted})
+
+
+def check_prompts(request: Request, prompts: Sequence[ComposedPrompt]) -> Iterator[Fault]:
+    """The trigger in every prompt as its mode says, exactly as written; nothing that only looks like it."""
+    for prompt in prompts:
+        where = f"prompt.items ({prompt.key})"
+        strange = [word for word in _lookalikes(request, prompt) if word != request.trigger.token]
+        for word in strange:
+            yield _strange_word(request, where, word)
+        if not strange:
+            yield from _presence(request, prompt, where)
+
+
+def _presence(request: Request, prompt: ComposedPrompt, where: str) -> Iterator[Fault]:
+    token, mode = request.trigger.token, request.trigger.mode
+    if mode == "forbidden" and prompt.triggered:
+        code = "trigger_without_lora" if request.mode == "base" else "trigger_forbidden"
+        yield Fault(code, where, f"has the trigger {token!r}, and trigger.mode is forbidden", f"Take out {SLOT}")
+    if token and prompt.variant != "without" and mode != "forbidden" and not prompt.triggered:
+        fix = f"Write {SLOT} where the token belongs"
+        yield Fault("trigger_missing", where, f"has no trigger, and trigger.mode is {mode}", fix)
+
+
+def check_slots(request: Request) -> Iterator[Fault]:
+    """A slot asks for a token; without one the prompt would lose a word in silence."""
+    if request.trigger.token:
+        return
+    texts = (item if isinstance(item, str) else " ".join(item.sections.values()) for item in request.prompt.items)
+    if any(SLOT in text for text in texts):
+        fix = "Choose a trigger (trigger=emblem), or a prompt set without the slot (prompt=shapes)"
+        code = "trigger_missing" if request.mode == "lora" else "trigger_without_lora"
+        yield Fault(code, "prompt.items", f"of set {request.prompt.set} have {SLOT}, and trigger is none", fix)
+
+
+def _lookalikes(request: Request, prompt: ComposedPrompt) -> list[str]:
+    """Words that look like a trigger: in angle brackets, or nearly the token, or the token in another case."""
+    found = ANGLE_WORD.findall(prompt.text)
+    token = request.trigger.token or request.lora.trigger
+    if token and not prompt.triggered and prompt.variant != "without":
+        words = [word.strip(",.;:") for word in prompt.text.split()]
+        found += [w for w in difflib.get_close_matches(token.lower(), [w.lower() for w in words], n=1, cutoff=0.8)]
+    cased = {word.lower(): word for word in prompt.text.split()}
+    return list(dict.fromkeys(cased.get(word, word) for word in found))
+
+
+def _strange_word(request: Request, where: str, word: str) -> Fault:
+    token = request.trigger.token or request.lora.trigger
+    if word.startswith(("<lora:", "<lyco:")):
+        fix = "Choose the LoRA in config (lora=NAME lora.scale=1.0) and take this out of the prompt"
+        return Fault("trigger_mismatch", where, f"has {word!r}, which loads nothing here", fix)
+    if request.mode == "base" and not token:
+        fix = "Take it out, or choose mode=lora with the LoRA it belongs to"
+        return Fault("trigger_without_lora", where, f"has {word!r}, and there is no LoRA", fix)
+    near = token and difflib.SequenceMatcher(None, word.lower(), token.lower()).ratio() > 0.6
+    hint = f"Did you mean {token!r}? Write {SLOT}" if near else f"The trigger here is {token!r}; write {SLOT}"
+    return Fault("trigger_mismatch", where, f"has {word!r}, which is not the trigger {token!r}", hint)
+
+
+# ---- base and LoRA
+
+
+def check_base(request: Request, base: ModelFolder) -> Iterator[Fault]:
+    card = request.base_model
+    if base.pipeline != card.pipeline:
+        what = f"is {card.pipeline} on the card; the folder says {base.pipeline}"
+        fix = f"Set base_model.pipeline={base.pipeline} if that is the model you mean"
+        yield Fault("family_mismatch", "base_model.pipeline", what, fix)
+    if base.family and base.family != card.family:
+        what = f"is {card.family} on the card; the folder's configs say {base.family}"
+        yield Fault("family_mismatch", "base_model.family", what, f"Set base_model.family={base.family}")
+
+
+def check_family(request: Request, lora: LoraFile, base: ModelFolder | None) -> Iterator[Fault]:
+    """The family of the LoRA, asked three times, against the family of the base."""
+    card, claim, table = request.lora.family, lora.claimed_family, lora.family
+    said = {"card": card, "file": claim, f"{lora.num_tensors}/{lora.num_tensors} tensors": table}
+    known = {name: family for name, family in said.items() if family}
+    families = set(known.values())
+    of_base = (base.family if base else None) or request.base_model.family
+    if len(families) > 1:
+        what = f"{_lora_name(request)} says different things: " + ", ".join(f"{n} {f}" for n, f in known.items())
+        yield Fault("family_mismatch", "lora", what, "Mend the card, or use the file that it describes", said)
+    elif families and of_base not in families:
+        family = families.pop()
+        witnesses = _listed(list(known))
+        agree = f"{witnesses} agree" if len(known) > 1 else f"{witnesses} says so"
+        what = f"{_lora_name(request)} was trained for family {family} ({agree}); base_model "
+        what += f"{request.base_model.id} is {of_base}"
+        fix = f"Choose {_base_of(request, family)}, or a LoRA for {of_base}"
+        yield Fault("family_mismatch", "lora", what, fix, said)
+    elif not families and not request.lora.accept_unknown:
+        what = f"{_lora_name(request)}: neither card, metadata nor tensors tell its family"
+        fix = "Set lora.family on its card, or give a reason in lora.accept_unknown"
+        yield Fault("cannot_tell", "lora.family", what, fix)
+
+
+def _base_of(request: Request, family: str) -> str:
+    return f"base_model={request.lora.base}" if request.lora.base else f"a base_model of family {family}"
+
+
+def check_binding(request: Request, lora: LoraFile, binding: Binding | None) -> Iterator[Fault]:
+    name = _lora_name(request)
+    if not lora.modules:
+        fix = "Point lora.path at a LoRA"
+        yield Fault("lora_inert", "lora.path", f"{name} has {lora.num_tensors} tensors and no LoRA layer", fix)
+    elif binding and binding.conflicts:
+        what = f"{name}: {len(binding.conflicts)} of {binding.num_modules} modules have other widths than "
+        what += f"{request.base_model.id} (first {binding.conflicts[0]})"
+        yield Fault("shape_conflict", "lora", what, "Choose the base it was trained on")
+    elif binding and binding.unbound:
+        what = f"{name}: {len(binding.unbound)} of {binding.num_modules} modules have no place in "
+        what += f"{request.base_model.id} (first {binding.unbound[0]})"
+        yield Fault("lora_inert", "lora", what, "Choose the base it was trained on, or convert the file's names")
+
+
+def check_declared(request: Request, lora: LoraFile) -> Iterator[Fault]:
+    """Rank and alpha of the card against the file: a lost alpha changes the strength in silence."""
+    card = request.lora
+    if card.rank and lora.rank and card.rank != lora.rank:
+        yield Fault("card_mismatch", "lora.rank", f"is {card.rank}; the file has {lora.rank}", "Mend the card")
+    if card.alpha and lora.alpha and card.alpha != lora.alpha:
+        yield Fault("card_mismatch", "lora.alpha", f"is {card.alpha:g}; the file has {lora.alpha:g}", "Mend the card")
+
+
+# ---- tokens
+
+
+def check_tokens(request: Request, counts: Sequence[TokenCount]) -> Iterator[Fault]:
+    budget = request.prompt.budget
+    for count in counts:
+        where = f"prompt.items ({count.prompt})"
+        if count.lost and request.prompt.overflow == "error":
+            what = f"has {count.templated} tokens for {count.encoder}, the limit is {count.limit}; lost would be: {count.lost!r}"
+            yield Fault("prompt_overflow", where, what, "Shorten it, or set prompt.overflow=truncate")
+        elif not count.trigger_survives():
+            what = f"loses its trigger in {count.encoder}: it stands behind token {count.limit}"
+            yield Fault("prompt_overflow", where, what, "Move {trigger} to the front")
+        elif count.raw > budget.max:
+            what = f"has {count.raw} tokens for {count.encoder}, the budget ends at {budget.max}"
+            yield Fault("prompt_overflow", where, what, "Shorten it, or raise prompt.budget.max")
+        if budget.mode == "product" and count.raw < budget.min:
+            what = f"has {count.raw} tokens for {count.encoder}, a product prompt needs {budget.min}"
+            yield Fault("prompt_under_budget", where, what, "Say more, or set prompt.budget.mode=explore")
+
+
+def check_sections(request: Request, prompts: Sequence[ComposedPrompt]) -> Iterator[Fault]:
+    if request.prompt.budget.mode != "product":
+        return
+    for prompt in prompts:
+        have = {section.name for section in prompt.sections}
+        for name in request.prompt.required:
+            if name not in have:
+                fix = f"Write it, or take it out of prompt.required ({', '.join(request.prompt.required)})"
+                where = f"prompt.items ({prompt.key})"
+                yield Fault("prompt_section_missing", where, f"has no section {name!r}", fix)
+
+
+# ---- findings: the same questions, answered for the card
+
+
+def findings(
+    request: Request, base: ModelFolder, lora: LoraFile | None, binding: Binding | None
+) -> tuple[Finding, ...]:
+    """What the contract card shows of an accepted request."""
+    found = [_finding("base family", {"card": request.base_model.family, "folder": base.family})]
+    if lora is not None:
+        said = {"card": request.lora.family, "file": lora.claimed_family, "tensors": lora.family}
+        found.append(_finding("LoRA family", {**said, "base": base.family}))
+        token = {"request": request.trigger.token, "card": request.lora.trigger, "file": lora.trigger}
+        found.append(_finding("trigger token", token))
+        found.append(_finding("rank", {"card": request.lora.rank, "file": lora.rank}))
+        found.append(_finding("alpha", {"card": request.lora.alpha, "file": lora.alpha}))
+    if binding is not None:
+        evidence = f"{len(binding.bound)}/{binding.num_modules} modules bind by name and widths"
+        answer = "agrees" if len(binding.bound) == binding.num_modules else "cannot tell"
+        found.append(Finding("binding", answer, evidence))
+    return tuple(found)
+
+
+def _finding(question: str, said: Mapping[str, object]) -> Finding:
+    known = {name: value for name, value in said.items() if value is not None}
+    answer = "cannot tell" if len(known) < 2 else "agrees" if len(set(known.values())) == 1 else "disagrees"
+    return Finding(question, answer, ", ".join(f"{name} {value}" for name, value in known.items()) or "nothing said")
+
+
+def _lora_name(request: Request) -> str:
+    return request.lora.id or request.lora.path or "the LoRA"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,171 @@
+"""An ordinary diffusers pipeline, loaded as config says and told to us in phases.
+
+The class comes from config and must be the one that the folder declares. Nothing is downloaded, no pickle is
+read, nothing is substituted. What it does not know: batches, seeds, storage.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner.config.tree import Generate
+from runner.errors import Failed, Fault
+from runner.generate import proof
+from runner.generate.encode import EncodeOnce
+from runner.timing import Clock
+from runner.worker import Bench
+
+OnStep = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Artist:
+    """A loaded pipeline with its LoRA applied and proved."""
+
+    pipe: Any
+
+    def __call__(self, texts: Sequence[str], generators: Sequence[Any], settings: Generate, *, on_step: OnStep) -> Any:
+        """Sample a batch; returns floats 0 to 1, shape (batch, height, width, 3)."""
+        return self.pipe(
+            prompt=list(texts), generator=list(generators), output_type="np", callback_on_step_end=on_step,
+            **call_settings(settings, len(texts)),
+        ).images  # fmt: skip
+
+
+def call_settings(settings: Generate, batch: int) -> dict[str, Any]:
+    """Settings as the pipeline's own keyword arguments; an empty negative prompt is not passed at all."""
+    negative = {"negative_prompt": [settings.negative_prompt] * batch} if settings.negative_prompt else {}
+    return {
+        "width": settings.width,
+        "height": settings.height,
+        "num_inference_steps": settings.steps,
+        "guidance_scale": settings.guidance_scale,
+        **negative,
+    }
+
+
+def load_artist(bench: Bench) -> Artist:
+    """Load base and LoRA and prove the LoRA. Raises Failed(load)."""
+    contract = bench.facts
+    with bench.clock.phase("load_base"):
+        _be_quiet()
+        pipe = _load_pipeline(contract.base.path, bench)
+    with bench.clock.phase("load_lora"):
+        if contract.lora is not None:
+            proof.bind(pipe, contract.lora_path)
+    with bench.clock.phase("warmup"):
+        bench.status("warming")
+        if contract.lora is not None:
+            _prove(pipe, bench)
+    limits = {encoder.name: encoder.limit for encoder in contract.encoders}
+    pipe.encode_prompt = EncodeOnce(pipe, bench.clock, _expected_tokens(contract, limits))
+    _time_decoder(pipe, bench.clock)
+    return Artist(pipe)
+
+
+def _load_pipeline(folder: Path, bench: Bench) -> Any:
+    import diffusers
+    import torch
+
+    request = bench.request
+    name = request.base_model.pipeline
+    if request.runtime.num_threads:
+        torch.set_num_threads(request.runtime.num_threads)
+    pipeline_class = getattr(diffusers, name, None)
+    if pipeline_class is None:
+        what = f"{name} is not a pipeline of diffusers {diffusers.__version__}"
+        raise Failed("load", Fault("load_failed", "base_model.pipeline", what, "Name a class that it has"))
+    try:
+        pipe = pipeline_class.from_pretrained(
+            folder, torch_dtype=getattr(torch, request.runtime.dtype), use_safetensors=True, local_files_only=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        fix = "Look at the folder with `python -m runner inspect`, and get its files again"
+        what = f"{folder} does not load: {_first_line(error)}"
+        raise Failed("load", Fault("load_failed", "base_model.path", what, fix)) from error
+    pipe.set_progress_bar_config(disable=True)
+    _use_scheduler(pipe, request.generate.scheduler)
+    _use_runtime(pipe, bench)
+    return pipe
+
+
+def _use_scheduler(pipe: Any, name: str | None) -> None:
+    import diffusers
+
+    if name is None:
+        return
+    scheduler = getattr(diffusers, name, None)
+    if scheduler is None or not name.endswith("Scheduler"):
+        known = ", ".join(sorted({c.__name__ for c in pipe.scheduler.compatibles}))
+        fault = Fault("unknown_option", "generate.scheduler", f"{name} is no scheduler of diffusers", f"Known: {known}")
+        raise Failed("load", fault)
+    pipe.scheduler = scheduler.from_config(pipe.scheduler.config)
+
+
+def _use_runtime(pipe: Any, bench: Bench) -> None:
+    """Device, memory format, offload, attention and compile, each as config says."""
+    import torch
+
+    runtime, denoiser = bench.request.runtime, proof.denoiser_name(pipe)
+    if runtime.offload == "none":
+        pipe.to(bench.device)
+    elif runtime.offload == "model":
+        pipe.enable_model_cpu_offload(device=bench.device)
+    elif runtime.offload == "sequential":
+        pipe.enable_sequential_cpu_offload(device=bench.device)
+    else:
+        pipe.enable_group_offload(onload_device=torch.device(bench.device), offload_type="leaf_level")
+    if runtime.channels_last:
+        for component in (getattr(pipe, denoiser), pipe.vae):
+            component.to(memory_format=torch.channels_last)
+    if runtime.attention == "sliced":
+        pipe.enable_attention_slicing()
+    elif runtime.attention == "sdpa":
+        getattr(pipe, denoiser).set_attention_backend("native")
+    if runtime.compile:
+        getattr(pipe, denoiser).compile()
+
+
+def _prove(pipe: Any, bench: Bench) -> None:
+    contract, request = bench.facts, bench.request
+    texts = [prompt.text for prompt in contract.prompts if prompt.triggered] or [contract.prompts[0].text]
+    facts = proof.prove(pipe, contract.lora, request.lora, texts[0], call_settings(request.generate, 1))
+    bench.note("proved", **facts)
+
+
+def _expected_tokens(contract: Any, limits: dict[str, int]) -> dict[tuple[str, str], int]:
+    """(tokenizer, text) -> tokens that its encoder must see, template included, after the cut at the limit."""
+    texts = {prompt.key: prompt.text for prompt in contract.prompts}
+    return {(c.encoder, texts[c.prompt]): min(c.templated, limits[c.encoder]) for c in contract.tokens}
+
+
+def _time_decoder(pipe: Any, clock: Clock) -> None:
+    decode = pipe.vae.decode
+
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        with clock.phase("decode"):
+            return decode(*args, **kwargs)
+
+    pipe.vae.decode = timed
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _be_quiet() -> None:
+    """Notes of the libraries that say nothing here: the proof after loading replaces them."""
+    import diffusers
+    import transformers
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"diffusers|transformers|peft|torch")
+    diffusers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("torchao").setLevel(logging.ERROR)

@@ -1,0 +1,136 @@
+"""What the terminal shows at the end of a command: faults, the contract card, or what a run made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from runner.errors import Fault, RunnerError
+from runner.journal import Run
+
+MAX_PLACES = 3
+
+
+def print_faults(error: RunnerError) -> None:
+    """Every fault as where, what, fix on standard error; the same fault of many prompts is said once."""
+    import sys
+
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for fault in error.faults:
+        groups.setdefault((fault.code, fault.what, fault.fix), []).append(fault.where)
+    lines = [f"{error.title}:"]
+    for (code, what, fix), places in groups.items():
+        more = f" (and {len(places) - MAX_PLACES} more)" if len(places) > MAX_PLACES else ""
+        where = ", ".join(dict.fromkeys(places[:MAX_PLACES])) + more
+        lines.append(f"- {Fault(code, where, what, fix)}")
+    print("\n".join(lines), file=sys.stderr)
+
+
+def print_card(card: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]]) -> None:
+    """The contract card and the token table of an accepted request."""
+    console, table = _console(), _table
+    parties = card["parties"]
+    about = table("contract", "party", "is")
+    for name, party in parties.items():
+        about.add_row(name, _plain(party))
+    about.add_row("digest", card["digest"][:16])
+    found = table("what was compared", "question", "answer", "evidence")
+    for finding in card["findings"]:
+        found.add_row(finding["question"], finding["answer"], finding["evidence"])
+    console.print(about, found, _token_table(tokens), sep="\n")
+
+
+def print_plan(expected: Mapping[str, int], steps: int, device: str) -> None:
+    """What a run would do, in one table."""
+    table = _table("plan", "what", "count")
+    for kind, count in expected.items():
+        table.add_row(f"{kind}s", str(count))
+    table.add_row("steps (batches)", str(steps))
+    table.add_row("device", device)
+    _console().print(table)
+
+
+def print_summary(run: Run, status: str, num_made: int, num_kept: int, tracked: str | None) -> None:
+    """Images, tokens, phases, scores and where to look."""
+    console = _console()
+    images = run.images()
+    complete = [image for image in images if image["status"] == "complete"]
+    overview = _table(f"{run.id}: {status}", "what", "value")
+    overview.add_row("images", f"{len(complete)} of {len(images)} ({num_made} items made now, {num_kept} already there)")
+    overview.add_row("tokens (max)", _token_line(run.manifest["tokens"]))
+    for name, scores in sorted(score_lists(images).items()):
+        overview.add_row(f"score {name}", f"mean {sum(scores) / len(scores):.3f} of {len(scores)}")
+    if run.state.timings:
+        overview.add_row("slowest phases", _phase_line(run.state.timings))
+    failure = run.state.failure
+    if failure:
+        overview.add_row("why", f"{failure['where']}: {failure['what']}. {failure['fix']}")
+    overview.add_row("look at", str(_near(run.folder / "report.html")))
+    overview.add_row("MLflow run", tracked or "not tracked")
+    console.print(overview)
+
+
+def score_lists(images: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Scores by criterion; an unscored image has none and is not averaged."""
+    lists: dict[str, list[float]] = {}
+    for image in images:
+        for name, score in image["scores"].items():
+            lists.setdefault(name, []).append(score)
+    return lists
+
+
+def _token_table(tokens: Sequence[Mapping[str, Any]]) -> Any:
+    table = _table("tokens", "prompt", "encoder", "raw", "templated", "limit", "headroom", "trigger at", "pieces")
+    for row in tokens[:40]:
+        spans = ", ".join(f"{begin}..{end}" for begin, end in row["trigger_spans"]) or "-"
+        pieces = " ".join(row["trigger_pieces"]) or "-"
+        numbers = [str(row[name]) for name in ("raw", "templated", "limit", "headroom")]
+        table.add_row(row["prompt"], row["encoder"], *numbers, spans, pieces)
+    if len(tokens) > 40:
+        table.add_row(f"and {len(tokens) - 40} more", *[""] * 7)
+    return table
+
+
+def _token_line(tokens: Sequence[Mapping[str, Any]]) -> str:
+    most = {row["encoder"]: 0 for row in tokens}
+    for row in tokens:
+        most[row["encoder"]] = max(most[row["encoder"]], row["templated"])
+    limits = {row["encoder"]: row["limit"] for row in tokens}
+    return ", ".join(f"{name} {count} of {limits[name]}" for name, count in most.items()) or "none"
+
+
+def _phase_line(timings: Mapping[str, Mapping[str, float]]) -> str:
+    slowest = sorted(timings.items(), key=lambda entry: -entry[1]["total_s"])[:5]
+    return ", ".join(f"{name} {row['total_s']:.2f} s" for name, row in slowest)
+
+
+def _near(path: Path) -> Path:
+    """The path from here if it is below here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _plain(party: Any) -> str:
+    if isinstance(party, Mapping):
+        return ", ".join(f"{name} {_short(value)}" for name, value in party.items() if value is not None)
+    return "none" if party is None else str(party)
+
+
+def _short(value: Any) -> str:
+    return value[:12] + "..." if isinstance(value, str) and len(value) == 64 else str(value)
+
+
+def _table(title: str, *columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False)

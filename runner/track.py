@@ -1,0 +1,291 @@
+"""The journal -> MLflow: one flat run per manifest, rebuilt from the truth at any time.
+
+`Tracker` starts this module as a process of its own, so that MLflow's import and its store cost the run
+nothing and its failure fails nothing. The pipe to it is both signals: a closed pipe means "project now",
+whether the run ended or its process died, and so the MLflow run of a dead process is closed as well.
+What it does not know: anything that is not in the manifest, the journal or the store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from runner import gpu, journal, store
+from runner.config.tree import Track
+from runner.errors import Corrupt
+from runner.store import Store
+from runner.timing import percentile
+
+POINTER = "tracking.json"  # where this run is in MLflow; derived, rebuilt with it
+EVERY_S = 10.0  # how often a running run is projected
+MLFLOW_STATUS = {
+    "complete": "FINISHED",
+    "incomplete": "FAILED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+    "crashed": "KILLED",
+}
+PARAM_SECTIONS = ("generate", "runtime")
+MAX_THUMBNAILS = 200
+
+
+@dataclass(slots=True)
+class Tracker:
+    """The tracking process of one run, seen from the run."""
+
+    folder: Path
+    timeout_s: float
+    process: subprocess.Popen[bytes] | None = None
+
+    def start(self, track: Track) -> None:
+        """Start projecting; a tracker that cannot start is noted in the run folder and nothing more."""
+        command = [sys.executable, "-m", "runner.track", str(self.folder), track.model_dump_json()]
+        with contextlib.suppress(OSError), (self.folder / "tracking.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=_environment()
+            )
+
+    def finish(self) -> str | None:
+        """Ask for the final projection and wait for it; returns the MLflow run id, None when it failed."""
+        if self.process is None or self.process.stdin is None:
+            return None
+        self.process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(self.timeout_s)
+        return read_pointer(self.folder).get("mlflow_run_id") if self.process.returncode == 0 else None
+
+
+def read_pointer(folder: Path) -> dict[str, Any]:
+    """Where a run folder says its MLflow run is; empty when it was not tracked."""
+    try:
+        pointer = json.loads((folder / POINTER).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return pointer if isinstance(pointer, dict) else {}
+
+
+def store_uri(outputs: Path, track: Track | None = None) -> str:
+    """The MLflow store of an outputs folder, or the server that config names."""
+    return track.uri if track and track.uri else f"sqlite:///{outputs.absolute()}/mlflow.db"
+
+
+def project(folder: Path, track: Track) -> str:
+    """Write the present truth of a run into MLflow; returns its MLflow run id. May be called again."""
+    import mlflow
+
+    outputs = folder.parent.parent
+    with FileLock(outputs / ".mlflow.lock"):  # two processes creating one SQLite store break it
+        client = mlflow.MlflowClient(store_uri(outputs, track))
+        experiment = _experiment(client, track, outputs)
+    run = journal.read_run(folder)
+    mlflow_id = _mlflow_run(client, experiment, run)
+    _log_numbers(client, mlflow_id, run)
+    if run.state.ended or run.status(gpu.alive) == "crashed":
+        _log_artifacts(client, mlflow_id, run, Store(outputs / "objects"), track)
+        client.set_terminated(mlflow_id, MLFLOW_STATUS.get(run.status(gpu.alive), "FAILED"))
+    store.write_durably(folder / POINTER, store.canonical({"mlflow_run_id": mlflow_id, "uri": store_uri(outputs, track)}))
+    return mlflow_id
+
+
+def _experiment(client: Any, track: Track, outputs: Path) -> str:
+    found = client.get_experiment_by_name(track.experiment)
+    if found is not None:
+        return str(found.experiment_id)
+    place = None if track.uri else (outputs.absolute() / "mlartifacts").as_uri()
+    return str(client.create_experiment(track.experiment, artifact_location=place))
+
+
+def _mlflow_run(client: Any, experiment: str, run: journal.Run) -> str:
+    """The MLflow run that carries this run's id as a tag; a new one the first time."""
+    from mlflow.entities import Param, RunTag
+
+    found = client.search_runs([experiment], f"tags.run_id = '{run.id}'", max_results=1)
+    if found:
+        mlflow_id = str(found[0].info.run_id)
+        client.update_run(mlflow_id, status="RUNNING")
+        return mlflow_id
+    created = client.create_run(experiment, run_name=run.id, tags={"run_id": run.id})
+    params = [Param(key, str(value)[:6000]) for key, value in params_of(run.manifest).items()]
+    tags = [RunTag(key, str(value)) for key, value in _tags(run.manifest, run.folder).items()]
+    client.log_batch(created.info.run_id, params=params, tags=tags)
+    return str(created.info.run_id)
+
+
+def params_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the runs of a table are compared by; prompts and the whole request are artifacts."""
+    request, pins = manifest["request"], manifest["pins"]
+    params = {
+        "experiment": request["name"],
+        "mode": request["mode"],
+        "seed": request["seed"],
+        "base_model.id": request["base_model"]["id"],
+        "base_model.family": request["base_model"]["family"],
+        "base_model.revision": request["base_model"]["revision"] or "none",
+        "lora.id": request["lora"]["id"] or "none",
+        "lora.sha256": pins["lora_sha256"] or "none",
+        "lora.scale": request["lora"]["scale"] if pins["lora_sha256"] else "none",
+        "trigger.token": request["trigger"]["token"] or "none",
+        "trigger.mode": request["trigger"]["mode"],
+        "prompt.set": request["prompt"]["set"],
+        "critic.profile": request["critic"]["profile"] or "none",
+        "critic.version": request["critic"]["version"],
+        "hardware": request["hardware"]["id"],
+        "device": manifest["environment"]["device"],
+    }
+    for section in PARAM_SECTIONS:
+        params.update({f"{section}.{key}": value for key, value in request[section].items()})
+    return params
+
+
+def _tags(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    environment = manifest["environment"]
+    tags = {
+        "manifest": journal.manifest_digest(folder),
+        "contract": manifest["contract"]["digest"],
+        "fallback": manifest["fallback"] or "none",
+        "git_commit": environment["git_commit"] or "unknown",
+        "git_dirty": environment["git_dirty"],
+    }
+    if manifest["request"]["sweep"]:
+        tags["sweep"] = manifest["request"]["sweep"]
+    return tags
+
+
+def _log_numbers(client: Any, mlflow_id: str, run: journal.Run) -> None:
+    from mlflow.entities import Metric, RunTag
+
+    at = _milliseconds(run)
+    metrics = [Metric(name, float(value), at, 0) for name, value in metrics_of(run).items()]
+    client.log_batch(mlflow_id, metrics=metrics, tags=[RunTag("status", run.status(gpu.alive))])
+
+
+def metrics_of(run: journal.Run) -> dict[str, float]:
+    """Every metric of a run under its agreed name."""
+    images = run.images()
+    metrics: dict[str, float] = {
+        "images/planned": len(images),
+        "images/complete": sum(1 for image in images if image["status"] == "complete"),
+        "images/failed": sum(1 for image in images if image["status"] == "failed"),
+    }
+    metrics |= _token_metrics(run.manifest["tokens"]) | _review_metrics(images)
+    for phase, row in run.state.timings.items():
+        metrics |= {f"phase/{phase}/{name}": row[name] for name in ("total_s", "p50_s", "p95_s", "count")}
+    return metrics
+
+
+def _token_metrics(tokens: list[Mapping[str, Any]]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    for encoder in {row["encoder"] for row in tokens}:
+        rows = [row for row in tokens if row["encoder"] == encoder]
+        counts = [float(row["templated"]) for row in rows]
+        metrics |= {
+            f"tokens/{encoder}/max": max(counts),
+            f"tokens/{encoder}/min": min(counts),
+            f"tokens/{encoder}/mean": sum(counts) / len(counts),
+            f"tokens/{encoder}/p95": percentile(counts, 0.95),
+            f"tokens/{encoder}/share": max(counts) / rows[0]["limit"],
+        }
+        for section in {name for row in rows for name in row["sections"]}:
+            of_section = [row["sections"].get(section, 0) for row in rows]
+            metrics[f"tokens/{encoder}/section/{section}/mean"] = sum(of_section) / len(of_section)
+    return metrics
+
+
+def _review_metrics(images: list[dict[str, Any]]) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    reviewed = [image for image in images if image["verdict"]]
+    if not reviewed:
+        return metrics
+    for criterion in {name for image in reviewed for name in image["scores"]}:
+        scores = [image["scores"][criterion] for image in reviewed if criterion in image["scores"]]
+        metrics[f"review/{criterion}/mean"] = sum(scores) / len(scores)
+        metrics[f"review/{criterion}/p10"] = percentile(scores, 0.1)
+        metrics[f"review/{criterion}/p90"] = percentile(scores, 0.9)
+    unscored = [image["unscored"] for image in reviewed if image["unscored"]]
+    metrics["review/unscored"] = len(unscored)
+    for reason in unscored:
+        name = f"review/{reason.partition(':')[0]}"
+        metrics[name] = metrics.get(name, 0) + 1
+    return metrics
+
+
+def _log_artifacts(client: Any, mlflow_id: str, run: journal.Run, objects: Store, track: Track) -> None:
+    images = run.images()
+    with tempfile.TemporaryDirectory() as scratch:
+        place = Path(scratch)
+        (place / journal.MANIFEST).write_bytes((run.folder / journal.MANIFEST).read_bytes())
+        (place / "contract.json").write_text(json.dumps(run.manifest["contract"], indent=1), "utf-8")
+        (place / "request.json").write_text(json.dumps(run.manifest["request"], indent=1), "utf-8")
+        for name in ("grid.png", "report.html"):
+            if (run.folder / name).exists():
+                (place / name).write_bytes((run.folder / name).read_bytes())
+        client.log_artifacts(mlflow_id, str(place))
+    client.log_table(mlflow_id, _columns(run.manifest["tokens"], _TOKEN_COLUMNS), "tokens.json")
+    client.log_table(mlflow_id, _columns(images, _REVIEW_COLUMNS), "review.json")
+    if track.thumbnails:
+        _log_thumbnails(client, mlflow_id, images, objects)
+
+
+_TOKEN_COLUMNS = ("prompt", "encoder", "raw", "overhead", "templated", "limit", "headroom", "trigger_pieces", "lost")
+_REVIEW_COLUMNS = ("key", "prompt", "seed", "status", "digest", "scores", "tags", "unscored", "verdict")
+
+
+def _columns(rows: list[Any], names: tuple[str, ...]) -> dict[str, list[Any]]:
+    return {name: [_cell(row[name]) for row in rows] for name in names}
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+def _log_thumbnails(client: Any, mlflow_id: str, images: list[dict[str, Any]], objects: Store) -> None:
+    """Each image under its key at step 0, so that the chart view shows the same key of several runs together."""
+    from PIL import Image
+
+    for image in [image for image in images if image["digest"]][:MAX_THUMBNAILS]:
+        with contextlib.suppress(Corrupt), Image.open(io.BytesIO(objects.get(image["digest"]))) as picture:
+            client.log_image(mlflow_id, picture.convert("RGB"), key=image["key"], step=0, synchronous=True)
+
+
+def _milliseconds(run: journal.Run) -> int:
+    from datetime import datetime
+
+    last = run.state.last_event
+    return int(datetime.fromisoformat(last).timestamp() * 1000) if last else 0
+
+
+def _environment() -> dict[str, str]:
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ASYNC_LOGGING": "false", "OMP_NUM_THREADS": "1"}
+    return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _follow(folder: Path, track: Track) -> Iterator[str]:
+    """Project now, then now and again while the pipe is open, and once more when it closes."""
+    yield project(folder, track)
+    while not select.select([sys.stdin], [], [], EVERY_S)[0]:
+        yield project(folder, track)
+    yield project(folder, track)
+
+
+def main() -> None:
+    """`python -m runner.track RUN_FOLDER TRACK_SETTINGS`: what Tracker starts."""
+    folder, track = Path(sys.argv[1]), Track.model_validate_json(sys.argv[2])
+    for _ in _follow(folder, track):
+        pass
+
+
+if __name__ == "__main__":
+    main()
