@@ -12,11 +12,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runner import config
+from runner import STARTED_S, config
 from runner.errors import Fault, Interrupted, Refused, RunnerError, choose
 from runner.timing import Clock
 
-STARTED = time.perf_counter()  # the nearest we can get to the start of the process
 HELP = """\
 runner: declarative experiments with LoRA image generation
 
@@ -57,14 +56,14 @@ def _dispatch(words: list[str]) -> int:
     command = config.parse_command(words)
     if command.needs_hydra:
         return _hydra(words)
-    return run_request(config.compose(command.overrides))
+    return run_request(config.compose(command.overrides), STARTED_S)
 
 
-def run_request(values: dict[str, Any]) -> int:
+def run_request(values: dict[str, Any], begun_s: float) -> int:
     """One composed request down the one path; returns its exit code."""
     clock = Clock()
-    clock.start(STARTED)
-    clock.add("compose", time.perf_counter() - STARTED)
+    clock.start(begun_s)
+    clock.add("compose", time.perf_counter() - begun_s)
     from runner import contract
 
     with clock.phase("validate"):
@@ -111,7 +110,10 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
     with report.Live(accepted.plan.num_expected) as live:
         watch = execute.Watch(on_open=open_tracker, on_event=live.on_event, on_progress=live.on_progress)
         result = execute.execute(accepted, workers, clock, watch)
-    report.write(result.folder, Store(result.folder.parent.parent / "objects"))
+    try:
+        report.write(result.folder, Store(result.folder.parent.parent / "objects"))
+    except OSError as error:  # a projection never fails a run
+        print(f"the report was not written: {error}", file=sys.stderr)
     mlflow_run_id = trackers[0].finish() if trackers else track.read_pointer(result.folder).get("mlflow_run_id")
     _tell(request, result, mlflow_run_id)
     return result.exit_code
@@ -122,7 +124,7 @@ def _tell(request: Any, result: Any, mlflow_run_id: str | None) -> None:
 
     run = journal.read_run(result.folder)
     if request.output == "text":
-        report.print_summary(run, result.status, result.num_made, result.num_kept, mlflow_run_id)
+        report.print_summary(run, result.status, result.made, result.kept, mlflow_run_id)
         return
     line = {
         "run_id": result.run_id,
@@ -131,8 +133,8 @@ def _tell(request: Any, result: Any, mlflow_run_id: str | None) -> None:
         "images": run.images(),
         "mlflow_run_id": mlflow_run_id,
         "faults": [result.failure.as_dict()] if result.failure else [],
-        "made": result.num_made,
-        "kept": result.num_kept,
+        "made": dict(result.made),
+        "kept": dict(result.kept),
     }
     print(json.dumps(line, ensure_ascii=False))
 
@@ -154,8 +156,9 @@ def _verb(words: list[str]) -> int:
 
     if words[0] not in verbs.VERBS:
         what = f"{words[0]!r} is not a verb"
-        raise Refused(Fault("unknown_verb", "command line", what, choose(words[0], verbs.VERBS)))
-    return int(verbs.app(words, standalone_mode=False) or 0)
+        hint = f"Did you mean +experiment={words[0]}? " if words[0] in _experiments() else ""
+        raise Refused(Fault("unknown_verb", "command line", what, hint + choose(words[0], verbs.VERBS)))
+    return verbs.call(words)
 
 
 def _hydra(words: list[str]) -> int:
@@ -172,7 +175,7 @@ def _hydra(words: list[str]) -> int:
 def sweep_job(values: Any) -> int:
     """One job of a sweep, with the exit code that it would have had alone."""
     try:
-        return run_request(config.plain(values))
+        return run_request(config.plain(values), time.perf_counter())
     except RunnerError as error:
         return _refuse(error, as_json=False, verb=False)
 

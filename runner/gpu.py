@@ -50,7 +50,9 @@ def alive(owner: dict[str, Any] | None) -> bool:
     if not owner or owner.get("host") != platform.node():
         return False
     try:
-        return abs(psutil.Process(owner["pid"]).create_time() - owner["process_started"]) < 1.0
+        process = psutil.Process(owner["pid"])
+        same = abs(process.create_time() - owner["process_started"]) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -80,7 +80,9 @@ def make_plan(request: Request, prompts: Sequence[PromptPlan], pins: Mapping[str
         for prompt in prompts
         for number in range(request.generate.images_per_prompt)
     )
-    batches = [images[at : at + request.generate.batch_size] for at in range(0, len(images), request.generate.batch_size)]
+    batches = [
+        images[at : at + request.generate.batch_size] for at in range(0, len(images), request.generate.batch_size)
+    ]
     made_with = store.digest_of(_generate_settings(request, pins, device))
     judged_with = store.digest_of({"made": made_with, "profile": pins["profile"], "critic": pins["critic_sha256"]})
     settings = {"generate": made_with, "critique": judged_with}
@@ -152,5 +154,7 @@ def changed_fields(before: Any, now: Any, path: str = "") -> list[str]:
     """The dotted keys in which two stored requests differ, with both values."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         keys = sorted(before.keys() | now.keys())
-        return [line for key in keys for line in changed_fields(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))]
+        return [
+            line for key in keys for line in changed_fields(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
+        ]
     return [] if before == now else [f"{path}: was {before!r}, is {now!r}"]

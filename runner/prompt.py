@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import store
 from runner.config import tree
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SLOT = "{trigger}"
-PLAIN_SECTION = "subject"  # where a prompt given as one text lives
+PLAIN_SECTION = "text"  # the one section of a prompt that is given as a plain text
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,6 @@ class ComposedPrompt:
     def triggered(self) -> bool:
         return bool(self.slots)
 
-    def section(self, name: str) -> str:
-        """The text of a section; of the whole prompt when it has no such section."""
-        return next((section.text for section in self.sections if section.name == name), self.text)
-
 
 def compose_prompts(prompt: tree.Prompt, trigger: tree.Trigger) -> tuple[ComposedPrompt, ...]:
     """Every prompt of a set as text. Raises Refused for unknown sections, doubled names and empty texts."""
@@ -65,8 +61,7 @@ def compose_prompts(prompt: tree.Prompt, trigger: tree.Trigger) -> tuple[Compose
     for number, item in enumerate(prompt.items):
         sections = _ordered_sections(prompt, item, number, faults)
         name = _item_id(item, sections)
-        for variant, word in _variants(trigger):
-            composed.append(_compose(name, variant, sections, prompt.separator, word, trigger.token))
+        composed += [_compose(name, arm, sections, prompt.separator, trigger.token) for arm in _arms(trigger)]
     faults += _doubled(composed)
     faults += [_empty(p) for p in composed if not p.text]
     if faults:
@@ -93,27 +88,30 @@ def _item_id(item: str | tree.PromptItem, sections: Mapping[str, str]) -> str:
     return "-".join([*words[:4], store.digest_of(sections)[:6]])
 
 
-def _variants(trigger: tree.Trigger) -> tuple[tuple[str, str], ...]:
-    if trigger.mode == "probe":
-        return (("with", trigger.token or ""), ("without", trigger.without))
-    return (("", trigger.token or ""),)
+class _Arm(NamedTuple):
+    """A variant of every prompt, and the word that it puts into the slot."""
+
+    variant: str
+    word: str
 
 
-def _compose(
-    name: str, variant: str, sections: Mapping[str, str], separator: str, word: str, token: str | None
-) -> ComposedPrompt:
+def _arms(trigger: tree.Trigger) -> tuple[_Arm, ...]:
+    token = trigger.token or ""
+    return (_Arm("with", token), _Arm("without", trigger.without)) if trigger.mode == "probe" else (_Arm("", token),)
+
+
+def _compose(name: str, arm: _Arm, sections: Mapping[str, str], separator: str, token: str | None) -> ComposedPrompt:
     text, placed, slots = "", [], []
     for section, template in sections.items():
-        if token:  # a token written out in full is the same request as the slot
-            template = template.replace(token, SLOT)
-        part, found = _fill(template, word)
+        # a token written out in full is the same request as the slot
+        part, found = _fill(template.replace(token, SLOT) if token else template, arm.word)
         if not part:
             continue
         text += separator if text else ""
-        slots += [(len(text) + begin, len(text) + end) for begin, end in found if word and word == token]
+        slots += [(len(text) + begin, len(text) + end) for begin, end in found if arm.word and arm.word == token]
         placed.append(Section(section, part, len(text), len(text) + len(part)))
         text += part
-    return ComposedPrompt(name, variant, text, tuple(placed), tuple(slots))
+    return ComposedPrompt(name, arm.variant, text, tuple(placed), tuple(slots))
 
 
 def _fill(template: str, word: str) -> tuple[str, list[tuple[int, int]]]:

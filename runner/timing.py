@@ -24,7 +24,7 @@ class Clock:
     now: Callable[[], float] = time.perf_counter
     sync: Callable[[], None] = lambda: None
     durations_s: dict[str, list[float]] = field(default_factory=dict)
-    on_enter: Callable[[str], None] = lambda phase: None
+    broke_in: str | None = None  # the innermost phase that an exception left
     _stack: list[list[float]] = field(default_factory=list)
     _started: float | None = None
 
@@ -36,12 +36,14 @@ class Clock:
     def phase(self, name: str) -> Iterator[None]:
         """Time a block as `name`; time spent in a phase inside it is not counted twice."""
         assert name in PHASES, f"unknown phase {name!r}"
-        self.on_enter(name)
         inner = [0.0]
         self._stack.append(inner)
         begun = self.now()
         try:
             yield
+        except BaseException:
+            self.broke_in = self.broke_in or name
+            raise
         finally:
             self.sync()
             spent = self.now() - begun

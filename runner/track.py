@@ -96,7 +96,9 @@ def project(folder: Path, track: Track) -> str:
     if run.state.ended or run.status(gpu.alive) == "crashed":
         _log_artifacts(client, mlflow_id, run, Store(outputs / "objects"), track)
         client.set_terminated(mlflow_id, MLFLOW_STATUS.get(run.status(gpu.alive), "FAILED"))
-    store.write_durably(folder / POINTER, store.canonical({"mlflow_run_id": mlflow_id, "uri": store_uri(outputs, track)}))
+    store.write_durably(
+        folder / POINTER, store.canonical({"mlflow_run_id": mlflow_id, "uri": store_uri(outputs, track)})
+    )
     return mlflow_id
 
 

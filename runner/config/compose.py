@@ -50,7 +50,7 @@ def compose(overrides: tuple[str, ...]) -> dict[str, Any]:
     from hydra.core.global_hydra import GlobalHydra
 
     _refuse_mistyped(overrides)
-    with translated(overrides):
+    with translated():
         GlobalHydra.instance().clear()
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             return plain(hydra.compose(CONFIG_NAME, [*overrides]))
@@ -60,13 +60,14 @@ def plain(config: Any) -> dict[str, Any]:
     """A composed config as plain values, interpolations resolved; `???` stays for the tree to find."""
     from omegaconf import OmegaConf
 
-    values = OmegaConf.to_container(config, resolve=True, throw_on_missing=False)
+    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    values = OmegaConf.to_container(own, resolve=True, throw_on_missing=False)
     assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items() if key != "hydra"}
+    return {str(key): value for key, value in values.items()}
 
 
 @contextmanager
-def translated(overrides: tuple[str, ...] = ()) -> Iterator[None]:
+def translated() -> Iterator[None]:
     """Turn what Hydra, OmegaConf and PyYAML raise into a refusal."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -75,7 +76,7 @@ def translated(overrides: tuple[str, ...] = ()) -> Iterator[None]:
     try:
         yield
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise Refused(_fault(error, overrides)) from error
+        raise Refused(_fault(error)) from error
 
 
 def _quoted(override: str) -> str:
@@ -102,14 +103,14 @@ def _refuse_mistyped(overrides: tuple[str, ...]) -> None:
             raise Refused(Fault("setting_ignored", "hydra", what, "Leave it out, or sweep with -m"))
 
 
-def _fault(error: Exception, overrides: tuple[str, ...]) -> Fault:
+def _fault(error: Exception) -> Fault:
     text = _whole_text(error)
     for pattern, make in _TRANSLATIONS:
         if found := re.search(pattern, text, re.S):
-            return make(found, text, overrides)
+            return make(found, text)
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     fix = "Look at the line it names; `python -m runner --help` lists groups and options"
-    return Fault("bad_config", _where(text, overrides), " ".join(first.split()), fix)
+    return Fault("bad_config", _where(text), " ".join(first.split()), fix)
 
 
 def _whole_text(error: BaseException) -> str:
@@ -121,40 +122,40 @@ def _whole_text(error: BaseException) -> str:
     return "\n".join(texts)
 
 
-def _unknown_group_option(found: re.Match[str], text: str, _: tuple[str, ...]) -> Fault:
-    group, _, option = found[1].rpartition("/")
+def _unknown_group_option(found: re.Match[str], text: str) -> Fault:
+    group, _slash, option = found[1].rpartition("/")
     code = "unknown_experiment" if group == "experiment" else "unknown_option"
     return Fault(code, f"{group}={option}", f"conf/{group} has no {option!r}", choose(option, _options(group)))
 
 
-def _no_group(found: re.Match[str], text: str, _: tuple[str, ...]) -> Fault:
+def _no_group(found: re.Match[str], text: str) -> Fault:
     key = found[1].partition("@")[0]
     return Fault("unknown_key", key, "is not a config group or setting", nearest_path(key))
 
 
-def _unknown_key(found: re.Match[str], text: str, overrides: tuple[str, ...]) -> Fault:
+def _unknown_key(found: re.Match[str], text: str) -> Fault:
     path = re.search(r"full_key: (\S+)", text)
     key = path[1] if path else found[1]
     return Fault("unknown_key", key, f"is not a setting{_in_file(text)}", nearest_path(key))
 
 
-def _mandatory_group(found: re.Match[str], text: str, _: tuple[str, ...]) -> Fault:
+def _mandatory_group(found: re.Match[str], text: str) -> Fault:
     group = found[1]
     what = "is not chosen, and there is no default"
     return Fault("missing_value", group, what, f"Type +experiment=NAME or {group}=NAME. {choose('', _options(group))}")
 
 
-def _bad_yaml(found: re.Match[str], text: str, _: tuple[str, ...]) -> Fault:
+def _bad_yaml(found: re.Match[str], text: str) -> Fault:
     what = " ".join(found[1].split())
     return Fault("bad_yaml", f"{found[2]}, line {found[3]}", f"is not YAML: {what}", "Mend that line")
 
 
-def _bad_override(found: re.Match[str], text: str, overrides: tuple[str, ...]) -> Fault:
+def _bad_override(found: re.Match[str], text: str) -> Fault:
     fix = "Quote values with spaces or special characters: 'key=\"a, b\"'; to sweep over several, add -m"
     return Fault("bad_override", "command line", " ".join(found[0].split())[:200], fix)
 
 
-def _interpolation(found: re.Match[str], text: str, overrides: tuple[str, ...]) -> Fault:
+def _interpolation(found: re.Match[str], text: str) -> Fault:
     path = re.search(r"full_key: (\S+)", text)
     fix = "Name a key that exists, or write the value itself"
     return Fault("bad_interpolation", path[1] if path else "config", f"points to {found[1]!r}, which is not there", fix)
@@ -168,12 +169,12 @@ _TRANSLATIONS = (
     (r"Key '([^']+)' (?:is not in struct|not in)", _unknown_key),
     (r"Could not delete from config\. '([^']+)' does not exist", _unknown_key),
     (r"Ambiguous value for argument '[^\n]*", _bad_override),
-    (r"(?:Error parsing override|mismatched input|no viable alternative|extraneous input|token recognition)[^\n]*", _bad_override),
+    (r"(?:mismatched input|no viable alternative|extraneous input|token recognition|NoViableAlt)[^\n]*", _bad_override),
     (r"^(.*?)\n\s+in \"([^\"]+)\", line (\d+)", _bad_yaml),
 )  # fmt: skip
 
 
-def _where(text: str, overrides: tuple[str, ...]) -> str:
+def _where(text: str) -> str:
     path = re.search(r"full_key: (\S+)", text)
     file = re.search(r"In '([\w./-]+)'", text)
     return path[1] if path else f"conf/{file[1]}.yaml" if file else "command line"
@@ -188,4 +189,3 @@ def _options(group: str) -> list[str]:
     """The options of a group in our own conf folder; a person's own search path may add more."""
     folder = conf_dir() / group
     return sorted(path.stem for path in folder.glob("*.yaml")) if folder.is_dir() else []
-

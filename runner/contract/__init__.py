@@ -14,7 +14,7 @@ from typing import Any
 
 from runner import store
 from runner.config.tree import Request
-from runner.contract import rules
+from runner.contract import rules, wording
 from runner.contract.families import LoraFile, inspect_lora
 from runner.contract.folders import ModelFolder, file_digest_cached, locate, read_model_folder, weights_digest
 from runner.contract.headers import Broken
@@ -65,7 +65,7 @@ def check(request: Request) -> Contract:
         *rules.check_stages(request),
         *rules.check_settings(request),
         *rules.check_mode(request),
-        *rules.check_slots(request),
+        *wording.check_slots(request),
         *_check_device(request),
     ]
     prompts = _prompts(request, faults)
@@ -73,15 +73,15 @@ def check(request: Request) -> Contract:
     lora_path, lora = _lora(request, faults)
     critic_path = _critic(request, faults)
     binding = rules.bind(lora, base.shapes) if lora and base and base.shapes else None
-    faults += rules.check_trigger(request, lora)
+    faults += wording.check_trigger(request, lora)
     if base:
         faults += rules.check_base(request, base)
     if lora:
         family_faults = [*rules.check_family(request, lora, base), *rules.check_declared(request, lora)]
         faults += family_faults or rules.check_binding(request, lora, binding)
     encoders, tokens = _tokens(request, base, prompts, faults)
-    faults += [*rules.check_prompts(request, prompts), *rules.check_sections(request, prompts)]
-    faults += rules.check_tokens(request, tokens)
+    faults += [*wording.check_prompts(request, prompts), *wording.check_sections(request, prompts)]
+    faults += wording.check_tokens(request, tokens)
     if faults:
         raise Refused(faults)
     assert base is not None

@@ -7,6 +7,7 @@ families by block names; the naming formats of diffusers, PEFT and kohya.
 
 from __future__ import annotations
 
+import json
 import re
 import struct
 from collections.abc import Mapping
@@ -151,9 +152,21 @@ def _claimed_family(metadata: Mapping[str, str]) -> str | None:
     return next((family for pattern, family in CLAIMED_FAMILIES if re.search(pattern, claim.lower())), None)
 
 
+def _adapter_alpha(metadata: Mapping[str, str]) -> float | None:
+    """The one alpha that diffusers' adapter metadata declares for all components."""
+    try:
+        adapter = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        return None
+    alphas = (
+        {value for key, value in adapter.items() if key.endswith("lora_alpha")} if isinstance(adapter, dict) else set()
+    )
+    return float(alphas.pop()) if len(alphas) == 1 else None
+
+
 def _alpha(path: Path, header: Header) -> float | None:
-    if "runner.alpha" in header.metadata:
-        return float(header.metadata["runner.alpha"])
+    if (declared := _adapter_alpha(header.metadata)) is not None:
+        return declared
     for name, tensor in header.tensors.items():
         if name.endswith(".alpha") and tensor.num_values == 1 and tensor.dtype in ("F32", "F16"):
             code = "<f" if tensor.dtype == "F32" else "<e"

@@ -1,4 +1,4 @@
-"""Do base, LoRA, trigger, prompt and critic belong together? Pure: facts in, findings and faults out.
+"""Do mode, settings, base and LoRA belong together? Pure: facts in, findings and faults out.
 
 What the card says, what the file's metadata says and what its tensor table says are compared; each question
 is answered *agrees*, *disagrees* or *cannot tell*, with the evidence. A disagreement is a fault. *Cannot
@@ -7,8 +7,6 @@ tell* is a fault unless `lora.accept_unknown` gives a reason.
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +14,7 @@ from runner.config.tree import Request
 from runner.contract.families import LoraFile
 from runner.contract.folders import ModelFolder
 from runner.errors import Fault
-from runner.prompt import SLOT, ComposedPrompt, TokenCount
 
-ANGLE_WORD = re.compile(r"<[^<>\s]+>")
 WITHOUT_GUIDANCE = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # no negative pass at guidance <= 1
 
 
@@ -95,7 +91,7 @@ def check_settings(request: Request) -> Iterator[Fault]:
         yield Fault("setting_ignored", "trigger.without", what, "Set trigger.mode=probe, or leave it empty")
 
 
-# ---- mode, LoRA, trigger
+# ---- mode and LoRA
 
 
 def check_mode(request: Request) -> Iterator[Fault]:
@@ -114,86 +110,6 @@ def check_mode(request: Request) -> Iterator[Fault]:
         low, high = lora.scale_range
         what = f"is {lora.scale:g}; {lora.id} was found usable from {low:g} to {high:g}"
         yield Fault("out_of_bounds", "lora.scale", what, f"Choose a scale from {low:g} to {high:g}")
-
-
-def check_trigger(request: Request, lora: LoraFile | None) -> Iterator[Fault]:
-    """The token of the request against the one of the card and the one of the file."""
-    token, card = request.trigger.token, request.lora.trigger
-    own = lora.trigger if lora else None
-    if card and own and card != own:
-        what = f"is {card!r} on the card; the file says it was trained with {own!r}"
-        yield Fault("trigger_mismatch", "lora.trigger", what, f"Set lora.trigger={own!r} or use the other file")
-    wanted = card or own
-    if request.mode == "base":
-        if token and request.trigger.mode == "required":
-            fix = "Choose trigger=none, or mode=lora with the LoRA it belongs to"
-            what = f"is {token!r}, and mode=base has no LoRA that could answer to it"
-            yield Fault("trigger_without_lora", "trigger", what, fix)
-        return
-    if wanted and not token:
-        fix = f"Set trigger.token={wanted!r}; trigger.mode=forbidden tests the LoRA without its trigger"
-        yield Fault("trigger_missing", "trigger", f"is none; {_lora_name(request)} answers to {wanted!r}", fix)
-    elif token and wanted != token:
-        source = " and ".join(n for n, said in (("card", card), ("file", own)) if said) or "card"
-        what = f"is {token!r}; {_lora_name(request)} answers to {wanted or 'no trigger'} ({source})"
-        fix = f"Set trigger.token={wanted!r}" if wanted else "Choose trigger=none"
-        yield Fault("trigger_mismatch", "trigger.token", what, fix, {"given": token, "trained": wanted})
-
-
-def check_prompts(request: Request, prompts: Sequence[ComposedPrompt]) -> Iterator[Fault]:
-    """The trigger in every prompt as its mode says, exactly as written; nothing that only looks like it."""
-    for prompt in prompts:
-        where = f"prompt.items ({prompt.key})"
-        strange = [word for word in _lookalikes(request, prompt) if word != request.trigger.token]
-        for word in strange:
-            yield _strange_word(request, where, word)
-        if not strange:
-            yield from _presence(request, prompt, where)
-
-
-def _presence(request: Request, prompt: ComposedPrompt, where: str) -> Iterator[Fault]:
-    token, mode = request.trigger.token, request.trigger.mode
-    if mode == "forbidden" and prompt.triggered:
-        code = "trigger_without_lora" if request.mode == "base" else "trigger_forbidden"
-        yield Fault(code, where, f"has the trigger {token!r}, and trigger.mode is forbidden", f"Take out {SLOT}")
-    if token and prompt.variant != "without" and mode != "forbidden" and not prompt.triggered:
-        fix = f"Write {SLOT} where the token belongs"
-        yield Fault("trigger_missing", where, f"has no trigger, and trigger.mode is {mode}", fix)
-
-
-def check_slots(request: Request) -> Iterator[Fault]:
-    """A slot asks for a token; without one the prompt would lose a word in silence."""
-    if request.trigger.token:
-        return
-    texts = (item if isinstance(item, str) else " ".join(item.sections.values()) for item in request.prompt.items)
-    if any(SLOT in text for text in texts):
-        fix = "Choose a trigger (trigger=emblem), or a prompt set without the slot (prompt=shapes)"
-        code = "trigger_missing" if request.mode == "lora" else "trigger_without_lora"
-        yield Fault(code, "prompt.items", f"of set {request.prompt.set} have {SLOT}, and trigger is none", fix)
-
-
-def _lookalikes(request: Request, prompt: ComposedPrompt) -> list[str]:
-    """Words that look like a trigger: in angle brackets, or nearly the token, or the token in another case."""
-    found = ANGLE_WORD.findall(prompt.text)
-    token = request.trigger.token or request.lora.trigger
-    if token and not prompt.triggered and prompt.variant != "without":
-        words = [word.strip(",.;:") for word in prompt.text.split()]
-        found += [w for w in difflib.get_close_matches(token.lower(), [w.lower() for w in words], n=1, cutoff=0.8)]
-    cased = {word.lower(): word for word in prompt.text.split()}
-    return list(dict.fromkeys(cased.get(word, word) for word in found))
-
-
-def _strange_word(request: Request, where: str, word: str) -> Fault:
-    token = request.trigger.token or request.lora.trigger
-    if word.startswith(("<lora:", "<lyco:")):
-        fix = "Choose the LoRA in config (lora=NAME lora.scale=1.0) and take this out of the prompt"
-        return Fault("trigger_mismatch", where, f"has {word!r}, which loads nothing here", fix)
-    if request.mode == "base" and not token:
-        fix = "Take it out, or choose mode=lora with the LoRA it belongs to"
-        return Fault("trigger_without_lora", where, f"has {word!r}, and there is no LoRA", fix)
-    near = token and difflib.SequenceMatcher(None, word.lower(), token.lower()).ratio() > 0.6
-    hint = f"Did you mean {token!r}? Write {SLOT}" if near else f"The trigger here is {token!r}; write {SLOT}"
-    return Fault("trigger_mismatch", where, f"has {word!r}, which is not the trigger {token!r}", hint)
 
 
 # ---- base and LoRA
@@ -218,18 +134,18 @@ def check_family(request: Request, lora: LoraFile, base: ModelFolder | None) -> 
     families = set(known.values())
     of_base = (base.family if base else None) or request.base_model.family
     if len(families) > 1:
-        what = f"{_lora_name(request)} says different things: " + ", ".join(f"{n} {f}" for n, f in known.items())
+        what = f"{lora_name(request)} says different things: " + ", ".join(f"{n} {f}" for n, f in known.items())
         yield Fault("family_mismatch", "lora", what, "Mend the card, or use the file that it describes", said)
     elif families and of_base not in families:
         family = families.pop()
         witnesses = _listed(list(known))
         agree = f"{witnesses} agree" if len(known) > 1 else f"{witnesses} says so"
-        what = f"{_lora_name(request)} was trained for family {family} ({agree}); base_model "
+        what = f"{lora_name(request)} was trained for family {family} ({agree}); base_model "
         what += f"{request.base_model.id} is {of_base}"
         fix = f"Choose {_base_of(request, family)}, or a LoRA for {of_base}"
         yield Fault("family_mismatch", "lora", what, fix, said)
     elif not families and not request.lora.accept_unknown:
-        what = f"{_lora_name(request)}: neither card, metadata nor tensors tell its family"
+        what = f"{lora_name(request)}: neither card, metadata nor tensors tell its family"
         fix = "Set lora.family on its card, or give a reason in lora.accept_unknown"
         yield Fault("cannot_tell", "lora.family", what, fix)
 
@@ -239,7 +155,7 @@ def _base_of(request: Request, family: str) -> str:
 
 
 def check_binding(request: Request, lora: LoraFile, binding: Binding | None) -> Iterator[Fault]:
-    name = _lora_name(request)
+    name = lora_name(request)
     if not lora.modules:
         fix = "Point lora.path at a LoRA"
         yield Fault("lora_inert", "lora.path", f"{name} has {lora.num_tensors} tensors and no LoRA layer", fix)
@@ -260,39 +176,6 @@ def check_declared(request: Request, lora: LoraFile) -> Iterator[Fault]:
         yield Fault("card_mismatch", "lora.rank", f"is {card.rank}; the file has {lora.rank}", "Mend the card")
     if card.alpha and lora.alpha and card.alpha != lora.alpha:
         yield Fault("card_mismatch", "lora.alpha", f"is {card.alpha:g}; the file has {lora.alpha:g}", "Mend the card")
-
-
-# ---- tokens
-
-
-def check_tokens(request: Request, counts: Sequence[TokenCount]) -> Iterator[Fault]:
-    budget = request.prompt.budget
-    for count in counts:
-        where = f"prompt.items ({count.prompt})"
-        if count.lost and request.prompt.overflow == "error":
-            what = f"has {count.templated} tokens for {count.encoder}, the limit is {count.limit}; lost would be: {count.lost!r}"
-            yield Fault("prompt_overflow", where, what, "Shorten it, or set prompt.overflow=truncate")
-        elif not count.trigger_survives():
-            what = f"loses its trigger in {count.encoder}: it stands behind token {count.limit}"
-            yield Fault("prompt_overflow", where, what, "Move {trigger} to the front")
-        elif count.raw > budget.max:
-            what = f"has {count.raw} tokens for {count.encoder}, the budget ends at {budget.max}"
-            yield Fault("prompt_overflow", where, what, "Shorten it, or raise prompt.budget.max")
-        if budget.mode == "product" and count.raw < budget.min:
-            what = f"has {count.raw} tokens for {count.encoder}, a product prompt needs {budget.min}"
-            yield Fault("prompt_under_budget", where, what, "Say more, or set prompt.budget.mode=explore")
-
-
-def check_sections(request: Request, prompts: Sequence[ComposedPrompt]) -> Iterator[Fault]:
-    if request.prompt.budget.mode != "product":
-        return
-    for prompt in prompts:
-        have = {section.name for section in prompt.sections}
-        for name in request.prompt.required:
-            if name not in have:
-                fix = f"Write it, or take it out of prompt.required ({', '.join(request.prompt.required)})"
-                where = f"prompt.items ({prompt.key})"
-                yield Fault("prompt_section_missing", where, f"has no section {name!r}", fix)
 
 
 # ---- findings: the same questions, answered for the card
@@ -323,7 +206,7 @@ def _finding(question: str, said: Mapping[str, object]) -> Finding:
     return Finding(question, answer, ", ".join(f"{name} {value}" for name, value in known.items()) or "nothing said")
 
 
-def _lora_name(request: Request) -> str:
+def lora_name(request: Request) -> str:
     return request.lora.id or request.lora.path or "the LoRA"
 
 

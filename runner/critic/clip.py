@@ -37,7 +37,7 @@ class ClipCritic:
     def judge(self, image: Any, prompt: PromptPlan) -> tuple[dict[str, CriterionScore], dict[str, Any]]:
         """Scores of every criterion that applies, and the raw similarities of those that do."""
         vector = _embed_images(self.model, self.processor, [image], self.device)[0]
-        temperature = float(self.model.logit_scale.exp())
+        temperature = float(self.model.logit_scale.detach().exp())
         scores: dict[str, CriterionScore] = {}
         for criterion in self.profile.criteria:
             similarities = (self.embedded[criterion.id] @ vector).tolist()
@@ -76,9 +76,14 @@ def load_clip(bench: Bench) -> ClipCritic:
 
 
 def asked_label(criterion: Criterion, prompt: PromptPlan) -> str | None:
-    """The one label that the prompt's section names; None when it names none or several."""
-    text = prompt.sections.get(criterion.section, prompt.text).lower()
-    named = [label for label in criterion.labels if re.search(rf"\b{re.escape(label)}\b", text)]
+    """The one label that the prompt asks for; None when it names none or several.
+
+    Looked for in the criterion's section; in a prompt without that section only the criterion's own phrase
+    counts, so that the blue of "a blue background" is not taken for the colour of a shape.
+    """
+    section = prompt.sections.get(criterion.section)
+    text, phrase = (prompt.text, criterion.template) if section is None else (section, "{label}")
+    named = [n for n in criterion.labels if re.search(rf"\b{re.escape(phrase.format(label=n))}\b", text, re.I)]
     return named[0] if len(named) == 1 else None
 
 

@@ -62,9 +62,7 @@ def validated(
     reason = _problem(criteria, tags, profile)
     if reason is None:
         try:
-            return Verdict(
-                **common, status="scored", reason=None, criteria=dict(criteria), tags=tags, raw=dict(raw)
-            )
+            return Verdict(**common, status="scored", reason=None, criteria=dict(criteria), tags=tags, raw=dict(raw))
         except ValidationError as error:
             reason = f"schema: {error.errors()[0]['msg']}"
     return Verdict(**common, status="unscored", reason=reason, criteria={}, tags=(), raw={})

@@ -66,7 +66,7 @@ def _unusable(array: Any) -> str | None:
 
     if not np.isfinite(array).all():
         return "has NaN or infinite values"
-    if (array * 255).std() < MIN_STANDARD_DEVIATION:
+    if (array.reshape(-1, array.shape[-1]) * 255).std(axis=0).max() < MIN_STANDARD_DEVIATION:
         return "is blank: one colour all over"
     return None
 
@@ -102,4 +102,6 @@ def _facts(image: ImagePlan, bench: Bench, batch: int, spent: dict[str, float]) 
 
 def _out_of_memory(error: BaseException, step: Step) -> Fault:
     what = f"ran out of memory for a batch of {len(step.images)} ({str(error).splitlines()[0][:160]})"
-    return Fault("out_of_memory", "generate.batch_size", what, "Choose a smaller batch, size, dtype, or runtime.offload")
+    return Fault(
+        "out_of_memory", "generate.batch_size", what, "Choose a smaller batch, size, dtype, or runtime.offload"
+    )

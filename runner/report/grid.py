@@ -1,4 +1,4 @@
-"""One picture of a run: a row per prompt, a column per image; a gap stays where an image is missing."""
+"""One picture of a run: a block per prompt, its images in a row; a gap stays where an image is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runner.store import Store
 CELL_PX = 128
 PAD_PX = 4
 LABEL_PX = 18
-MAX_ROWS = 40
+MAX_BLOCKS = 48
 MAX_COLUMNS = 12
 BACKGROUND = (24, 26, 30)
 INK = (225, 228, 232)
@@ -21,34 +21,40 @@ GAP = (60, 30, 30)
 
 
 def draw_grid(run: Run, objects: Store, path: Path) -> None:
-    """Write the contact sheet; with many prompts only the first rows and columns are shown, and it says so."""
+    """Write the contact sheet; with many prompts only the first are shown, and it says so."""
     from PIL import Image, ImageDraw
 
-    rows = _rows(run)
-    num_columns = min(max((len(images) for images in rows.values()), default=1), MAX_COLUMNS)
-    shown = list(rows.items())[:MAX_ROWS]
-    width = num_columns * (CELL_PX + PAD_PX) + PAD_PX
-    height = len(shown) * (CELL_PX + LABEL_PX + PAD_PX) + PAD_PX + (LABEL_PX if len(rows) > MAX_ROWS else 0)
-    sheet = Image.new("RGB", (max(width, 280), height), BACKGROUND)
+    blocks = _blocks(run)
+    shown = list(blocks.items())[:MAX_BLOCKS]
+    num_columns = min(max((len(images) for images in blocks.values()), default=1), MAX_COLUMNS)
+    block_width, block_height = num_columns * (CELL_PX + PAD_PX) + 2 * PAD_PX, CELL_PX + LABEL_PX + PAD_PX
+    across = blocks_across(len(shown), block_width, block_height)
+    height = -(-len(shown) // across) * block_height + PAD_PX + LABEL_PX * (len(blocks) > len(shown))
+    sheet = Image.new("RGB", (across * block_width, height), BACKGROUND)
     draw = ImageDraw.Draw(sheet)
-    for row, (prompt, images) in enumerate(shown):
-        top = PAD_PX + row * (CELL_PX + LABEL_PX + PAD_PX)
-        draw.text((PAD_PX, top), _fit(prompt, sheet.width), fill=INK)
+    for number, (prompt, images) in enumerate(shown):
+        left, top = PAD_PX + number % across * block_width, PAD_PX + number // across * block_height
+        draw.text((left, top), _fit(prompt, block_width), fill=INK)
         for column, image in enumerate(images[:num_columns]):
-            place = (PAD_PX + column * (CELL_PX + PAD_PX), top + LABEL_PX)
-            sheet.paste(_thumbnail(image, objects), place)
-    if len(rows) > MAX_ROWS:
-        draw.text((PAD_PX, height - LABEL_PX), f"and {len(rows) - MAX_ROWS} more prompts", fill=INK)
+            sheet.paste(_thumbnail(image, objects), (left + column * (CELL_PX + PAD_PX), top + LABEL_PX))
+    if len(blocks) > len(shown):
+        draw.text((PAD_PX, height - LABEL_PX), f"and {len(blocks) - len(shown)} more prompts", fill=INK)
     sheet.save(path, format="png")
 
 
-def _rows(run: Run) -> dict[str, list[dict[str, Any]]]:
-    """Images by prompt; the arms of a probe stand beside each other in one row."""
-    rows: dict[str, list[dict[str, Any]]] = {}
+def blocks_across(num_blocks: int, width: int, height: int) -> int:
+    """How many blocks of this size stand side by side, so that the sheet comes nearest to 3:2."""
+    shapes = range(1, num_blocks + 1)
+    return min(shapes, key=lambda n: abs(n * width / (-(-num_blocks // n) * height) - 1.5), default=1)
+
+
+def _blocks(run: Run) -> dict[str, list[dict[str, Any]]]:
+    """Images by prompt; the arms of a probe stand beside each other in one block."""
+    blocks: dict[str, list[dict[str, Any]]] = {}
     for image in run.images():
         label = image["prompt_key"].removesuffix(".without").removesuffix(".with")
-        rows.setdefault(label, []).append(image)
-    return {f"{label}: {images[0]['prompt']}": images for label, images in rows.items()}
+        blocks.setdefault(label, []).append(image)
+    return {f"{label}: {images[0]['prompt']}": images for label, images in blocks.items()}
 
 
 def _thumbnail(image: dict[str, Any], objects: Store) -> Any:

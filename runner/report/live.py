@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from typing import Any
 
 from runner.journal import Event
 from runner.worker import Progress
@@ -20,13 +19,18 @@ SPOKEN = {
 }
 
 
-class Live:
-    """Two bars and a line that says what is being done now. Silent when the terminal is not one."""
+def spoken(status: str) -> str:
+    """A status in words."""
+    return SPOKEN.get(status, status)
 
-    def __init__(self, expected: Mapping[str, int], kept: int = 0) -> None:
+
+class Live:
+    """Two bars and a line that says what is being done now. Plain lines when standard error is no terminal."""
+
+    def __init__(self, expected: Mapping[str, int]) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress as Bars
-        from rich.progress import TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bars
 
         self._bars = Bars(
             TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(),
@@ -37,7 +41,7 @@ class Live:
         self._tasks = {
             kind: self._bars.add_task(f"{kind}s", total=count, now="") for kind, count in expected.items() if count
         }
-        self._kept = kept
+        self._expected, self._shown = dict(expected), sys.stderr.isatty()
 
     def __enter__(self) -> Live:
         self._bars.start()
@@ -47,14 +51,18 @@ class Live:
         self._bars.stop()
 
     def on_event(self, event: Event) -> None:
-        if event["event"] == "made":
-            kind = event["key"].partition("/")[0]
-            self._bars.advance(self._tasks[kind])
+        if not self._shown and (line := plain_line(event)):
+            print(line, file=sys.stderr, flush=True)
+        if event["event"] == "started":
+            for kind, task in self._tasks.items():
+                self._bars.update(task, completed=self._expected[kind] - event["left"].get(kind, 0))
+        elif event["event"] == "made":
+            self._bars.advance(self._tasks[event["key"].partition("/")[0]])
         elif event["event"] == "status":
-            self._say(SPOKEN.get(event["status"], event["status"]))
+            self._say(spoken(event["status"]))
 
     def on_progress(self, moment: Progress) -> None:
-        self._say(f"{SPOKEN.get(moment.status, moment.status)} {moment.done}/{moment.total}")
+        self._say(f"{spoken(moment.status)} {moment.done}/{moment.total}")
 
     def _say(self, text: str) -> None:
         for task in self._tasks.values():
@@ -62,10 +70,7 @@ class Live:
 
 
 def plain_line(event: Event) -> str | None:
-    """What a log without a terminal shows of an event: statuses, failures and the end."""
-    facts: dict[str, Any] = event
+    """What a log without a terminal shows of an event: statuses, and items that were not made."""
     if event["event"] == "status":
-        return SPOKEN.get(event["status"], event["status"])
-    if event["event"] == "unmade":
-        return f"{facts['key']} was not made: {facts['reason']}"
-    return None
+        return spoken(event["status"])
+    return f"{event['key']} was not made: {event['reason']}" if event["event"] == "unmade" else None

@@ -10,6 +10,7 @@ from runner.errors import Fault, RunnerError
 from runner.journal import Run
 
 MAX_PLACES = 3
+WIDTH = 130  # columns of a table that goes to a file or a pipe
 
 
 def print_faults(error: RunnerError) -> None:
@@ -51,13 +52,16 @@ def print_plan(expected: Mapping[str, int], steps: int, device: str) -> None:
     _console().print(table)
 
 
-def print_summary(run: Run, status: str, num_made: int, num_kept: int, tracked: str | None) -> None:
+def print_summary(run: Run, status: str, made: Mapping[str, int], kept: Mapping[str, int], tracked: str | None) -> None:
     """Images, tokens, phases, scores and where to look."""
     console = _console()
     images = run.images()
     complete = [image for image in images if image["status"] == "complete"]
-    overview = _table(f"{run.id}: {status}", "what", "value")
-    overview.add_row("images", f"{len(complete)} of {len(images)} ({num_made} items made now, {num_kept} already there)")
+    heading = f"{run.id}: {status}" if made or not kept else f"{run.id}: everything was already there, nothing was made"
+    overview = _table(heading, "what", "value")
+    overview.add_row("images", f"{len(complete)} of {len(images)}{_now_and_before('image', made, kept)}")
+    if reviewed := [image for image in images if image["verdict"]]:
+        overview.add_row("verdicts", f"{len(reviewed)}{_now_and_before('verdict', made, kept)}")
     overview.add_row("tokens (max)", _token_line(run.manifest["tokens"]))
     for name, scores in sorted(score_lists(images).items()):
         overview.add_row(f"score {name}", f"mean {sum(scores) / len(scores):.3f} of {len(scores)}")
@@ -69,6 +73,10 @@ def print_summary(run: Run, status: str, num_made: int, num_kept: int, tracked: 
     overview.add_row("look at", str(_near(run.folder / "report.html")))
     overview.add_row("MLflow run", tracked or "not tracked")
     console.print(overview)
+
+
+def _now_and_before(kind: str, made: Mapping[str, int], kept: Mapping[str, int]) -> str:
+    return f" ({made.get(kind, 0)} made now, {kept.get(kind, 0)} already there)"
 
 
 def score_lists(images: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
@@ -84,7 +92,7 @@ def _token_table(tokens: Sequence[Mapping[str, Any]]) -> Any:
     table = _table("tokens", "prompt", "encoder", "raw", "templated", "limit", "headroom", "trigger at", "pieces")
     for row in tokens[:40]:
         spans = ", ".join(f"{begin}..{end}" for begin, end in row["trigger_spans"]) or "-"
-        pieces = " ".join(row["trigger_pieces"]) or "-"
+        pieces = " ".join(piece.removesuffix("</w>") for piece in row["trigger_pieces"]) or "-"
         numbers = [str(row[name]) for name in ("raw", "templated", "limit", "headroom")]
         table.add_row(row["prompt"], row["encoder"], *numbers, spans, pieces)
     if len(tokens) > 40:
@@ -133,4 +141,5 @@ def _table(title: str, *columns: str) -> Any:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(markup=False, highlight=False)
+    console = Console(markup=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, highlight=False, width=WIDTH)

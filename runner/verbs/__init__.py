@@ -4,6 +4,6 @@
 nothing. What they do not know: what is not in the journal, the manifest or the store.
 """
 
-from runner.verbs.app import VERBS, app
+from runner.verbs.app import VERBS, call
 
-__all__ = ["VERBS", "app"]
+__all__ = ["VERBS", "call"]

@@ -85,6 +85,15 @@ def ui(
     os.execvpe(sys.executable, command, {**os.environ, **lean})
 
 
+def call(words: list[str]) -> int:
+    """Run one verb and return its exit code; typer itself answers a wrong option, with exit code 2."""
+    try:
+        app(words, prog_name="python -m runner")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
 def _root(outputs: Path | None) -> Path:
     return (outputs or Path(os.environ.get("RUNNER_OUTPUTS", "outputs"))).absolute()
 

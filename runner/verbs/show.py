@@ -18,7 +18,9 @@ def runs(value: Mapping[str, Any]) -> str:
         for r in value["runs"]
     ]
     text = _table(["run", "status", "images", "failed", "started"], rows)
-    failures = [f"{r['run_id']}: {r['failure']['what']}. {r['failure']['fix']}" for r in value["runs"] if r.get("failure")]
+    failures = [
+        f"{r['run_id']}: {r['failure']['what']}. {r['failure']['fix']}" for r in value["runs"] if r.get("failure")
+    ]
     return "\n".join([text, *failures])
 
 
@@ -27,10 +29,14 @@ def facts(value: Mapping[str, Any]) -> str:
     rows = [[name, _plain(entry)] for name, entry in value.items() if name not in LONG]
     text = _table(["what", "is"], rows)
     if isinstance(value.get("images"), list):
-        images = [[i["key"], i["status"], (i["digest"] or "")[:16], str(i["seed"]), i["prompt"]] for i in value["images"]]
+        images = [
+            [i["key"], i["status"], (i["digest"] or "")[:16], str(i["seed"]), i["prompt"]] for i in value["images"]
+        ]
         text += "\n" + _table(["image", "status", "digest", "seed", "prompt"], images)
     if value.get("metadata"):
-        text += "\n" + _table(["metadata", "says"], [[name, str(said)[:200]] for name, said in value["metadata"].items()])
+        text += "\n" + _table(
+            ["metadata", "says"], [[name, str(said)[:200]] for name, said in value["metadata"].items()]
+        )
     return text
 
 

@@ -8,38 +8,23 @@ complete that does not verify. What it does not know: how a step is done, Hydra,
 from __future__ import annotations
 
 import io
-import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner import environment, gpu, journal
-from runner.config.tree import Request
-from runner.contract import Contract, Pins, card, device_there
-from runner.errors import Corrupt, Failed, Fault, Interrupted, Refused, RunnerError
-from runner.plan import Plan, PromptPlan, Step, changed_fields, make_plan, manifest
+from runner.errors import Failed, Fault, Interrupted, Refused, RunnerError, Unavailable
+from runner.execute import folders
+from runner.execute.folders import Accepted
+from runner.plan import Step
 from runner.store import Store
 from runner.timing import Clock
 from runner.worker import Bench, Outcome, Progress, Work
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """A request that passed the contract, with its plan: what `execute` turns into a run."""
-
-    contract: Contract
-    pins: Pins
-    plan: Plan
-    device: str
-    fallback: str | None
-
-    @property
-    def request(self) -> Request:
-        return self.contract.request
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +35,8 @@ class Result:
     folder: Path
     status: str
     exit_code: int
-    num_made: int
-    num_kept: int
+    made: Mapping[str, int]  # by kind, in this attempt
+    kept: Mapping[str, int]  # by kind, from earlier attempts
     failure: Fault | None
 
 
@@ -64,32 +49,22 @@ class Watch:
     on_progress: Callable[[Progress], None] = lambda moment: None
 
 
-def accept(contract: Contract, pins: Pins) -> Accepted:
-    """Plan an accepted contract on the device it will run on."""
-    device, fallback = _device(contract.request)
-    prompts = [
-        PromptPlan(p.key, p.text, {s.name: s.text for s in p.sections}, p.triggered) for p in contract.prompts
-    ]
-    plan = make_plan(contract.request, prompts, pins.as_dict(), device.partition(":")[0])
-    return Accepted(contract, pins, plan, device, fallback)
-
-
 def execute(accepted: Accepted, workers: Mapping[str, Work], clock: Clock, watch: Watch) -> Result:
     """Run or resume. Raises Unavailable, Refused or Corrupt before anything starts; afterwards it always returns."""
     outputs = Path(accepted.request.outputs).absolute()
-    _check_disk(accepted.request, outputs, len(accepted.plan.images))
-    folder = _run_folder(accepted, outputs)
+    folders.check_disk(accepted.request, outputs, len(accepted.plan.images))
+    folder = folders.run_folder(accepted, outputs)
     owner = gpu.this_process(folder.name, "generator")
     with gpu.only_writer(folder, owner):
-        digest = _manifest(accepted, folder)
+        digest = folders.keep_manifest(accepted, folder)
         log, events = journal.open_journal(folder, digest)
         state = journal.fold(events)
         objects = Store(outputs / "objects")
-        run = _Run(accepted, folder, log, objects, clock, watch, state)
+        run = Run(accepted, folder, log, objects, clock, watch, state)
         return run.go(workers, owner)
 
 
-class _Run:
+class Run:
     """One attempt: the loop and what it keeps in mind. Lives inside `execute` only."""
 
     def __init__(
@@ -99,25 +74,34 @@ class _Run:
         self.accepted, self.folder, self.log, self.objects = accepted, folder, log, objects
         self.clock, self.watch, self.state = clock, watch, state
         self.made: dict[str, str] = {}
-        self.num_kept = self.num_made = 0
+        self.kept_items: list[str] = []
 
     def go(self, workers: Mapping[str, Work], owner: gpu.Owner) -> Result:
         with self.clock.phase("verify"):
             work = self._what_is_left()
         if self.state.status == "complete" and not any(work.values()):
-            return Result(self.folder.name, self.folder, "complete", 0, 0, self.num_kept, None)
+            return Result(self.folder.name, self.folder, "complete", 0, {}, count_kinds(self.kept_items), None)
         self._refuse_changed_environment(any(work.values()))
         self.log.watchers.append(self.watch.on_event)
-        self.log.append({"event": "started", "owner": owner.as_dict(), "left": sum(map(len, work.values()))})
+        self.log.append(
+            {
+                "event": "started",
+                "owner": owner.as_dict(),
+                "left": count_kinds(item for items in work.values() for item in items),
+            }
+        )
         self.watch.on_open(self.folder)
         try:
             with _interruptible():
                 self._loop(work, workers, owner)
-            return self._end(*self._verified())
+                ending = self._verified()
+            return self._end(*ending)
         except Interrupted:
-            return self._end("interrupted", Interrupted.exit_code, _INTERRUPTED)
+            return self._end("interrupted", Interrupted.exit_code, _INTERRUPTED, "interrupted")
+        except Unavailable as error:
+            return self._end("blocked", error.exit_code, error.faults[0], "preflight")
         except RunnerError as error:
-            return self._end("failed", error.exit_code, error.faults[0], getattr(error, "kind", "internal"))
+            return self._end("failed", error.exit_code, error.faults[0], *_kind_and_item(error))
         except MemoryError as error:
             return self._end("failed", Failed.exit_code, _out_of_memory(error), "oom")
         except Exception as error:
@@ -134,7 +118,7 @@ class _Run:
                 event = known.get(item)
                 if event and event["step"] == step.digest and self.objects.holds(event["object"]):
                     self.made[item] = event["object"]
-                    self.num_kept += 1
+                    self.kept_items.append(item)
                 else:
                     left.append(item)
         return work
@@ -162,7 +146,6 @@ class _Run:
         for done in outcome.made:
             if done.item in left:
                 self.made[done.item] = self.objects.put(done.data)
-                self.num_made += 1
                 facts = dict(done.facts)
                 yield {
                     "event": "made", "key": done.item, "step": step.digest, "object": self.made[done.item],
@@ -227,7 +210,7 @@ class _Run:
         known = self.state.made()
         again = [item for items in work.values() for item in items]
         reasons = {item: "its object does not verify" if item in known else "not made yet" for item in again}
-        self._note("resumed", kept=self.num_kept, kept_because="journal line and object verify", again=reasons)
+        self._note("resumed", kept=len(self.kept_items), kept_because="journal line and object verify", again=reasons)
 
     def _refuse_changed_environment(self, work_left: bool) -> None:
         before = journal.read_manifest(self.folder)["environment"]
@@ -237,17 +220,30 @@ class _Run:
             what = f"{self.folder.name} was begun elsewhere: {'; '.join(changes)}"
             raise Refused(Fault("environment_changed", "run", what, fix))
 
-    def _end(self, status: str, exit_code: int, fault: Fault | None, kind: str | None = None) -> Result:
+    def _end(
+        self, status: str, exit_code: int, fault: Fault | None, kind: str | None = None, item: str | None = None
+    ) -> Result:
         failure = None
         if fault is not None:
-            failure = {**fault.as_dict(), "kind": kind, "phase": self.state.status}
+            failure = {**fault.as_dict(), "kind": kind, "phase": self.clock.broke_in, "item": item}
         self.log.append(
             {
                 "event": "ended", "status": status, "exit_code": exit_code, "failure": failure,
                 "timings": self.clock.summary(), "wall_s": round(self.clock.wall_s(), 6),
             }
         )  # fmt: skip
-        return Result(self.folder.name, self.folder, status, exit_code, self.num_made, self.num_kept, fault)
+        kept = count_kinds(self.kept_items)
+        made = count_kinds(item for item in self.made if item not in set(self.kept_items))
+        return Result(self.folder.name, self.folder, status, exit_code, made, kept, fault)
+
+
+def count_kinds(items: Iterable[str]) -> dict[str, int]:
+    """How many items of each kind there are: {"image": 4, "verdict": 16}."""
+    return dict(Counter(item.partition("/")[0] for item in items))
+
+
+def _kind_and_item(error: RunnerError) -> tuple[str, str | None]:
+    return (error.kind, error.item) if isinstance(error, Failed) else ("storage", None)
 
 
 def image_problem(data: bytes, request: Any) -> str | None:
@@ -262,75 +258,6 @@ def image_problem(data: bytes, request: Any) -> str | None:
         return f"does not decode ({error})"
     wanted = (request.generate.width, request.generate.height)
     return None if size == wanted else f"is {size[0]}x{size[1]}, planned was {wanted[0]}x{wanted[1]}"
-
-
-def _device(request: Request) -> tuple[str, str | None]:
-    hardware = request.hardware
-    if device_there(hardware.device, hardware.index):
-        return hardware.device if hardware.device != "cuda" else f"cuda:{hardware.index}", None
-    return "cpu", f"{hardware.device}:{hardware.index} is not there; hardware.on_missing=cpu"
-
-
-def _check_disk(request: Request, outputs: Path, num_images: int) -> None:
-    """Outputs writable, and room for the images: a raw image is the most that a PNG takes."""
-    try:
-        for folder in ("objects", "runs"):
-            (outputs / folder).mkdir(parents=True, exist_ok=True)
-        probe = outputs / "runs" / f".probe-{threading.get_native_id()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        fix = "Choose another folder with outputs=DIR, or mend its permissions"
-        raise Refused(Fault("outputs_unwritable", "outputs", f"{outputs} cannot be written ({error.strerror})", fix)) from error
-    free_mib = shutil.disk_usage(outputs).free >> 20
-    need_mib = request.storage.min_free_mib + (num_images * request.generate.width * request.generate.height * 3 >> 20)
-    if free_mib < need_mib:
-        what = f"{outputs} has {free_mib} MiB free, this run needs {need_mib} MiB"
-        raise Refused(Fault("over_capacity", "outputs", what, "Free space, or choose another folder with outputs=DIR"))
-
-
-def _run_folder(accepted: Accepted, outputs: Path) -> Path:
-    """The folder of this request: the latest attempt at it, a new one when asked for, or the one named."""
-    request = accepted.request
-    if request.run.id:
-        return outputs / "runs" / request.run.id
-    name = f"{request.name}-{accepted.plan.identity[:10]}"
-    attempts = [outputs / "runs" / name]
-    while (outputs / "runs" / f"{name}-{len(attempts) + 1}").exists():
-        attempts.append(outputs / "runs" / f"{name}-{len(attempts) + 1}")
-    if request.run.fresh and attempts[0].exists():
-        return outputs / "runs" / f"{name}-{len(attempts) + 1}"
-    return attempts[-1]
-
-
-def _manifest(accepted: Accepted, folder: Path) -> str:
-    """The digest of this run's manifest; writes it on the first attempt, compares it on a later one."""
-    if not (folder / journal.MANIFEST).exists():
-        return journal.write_manifest(folder, _new_manifest(accepted, folder.name))
-    stored = journal.read_manifest(folder)
-    if stored.get("identity") != accepted.plan.identity:
-        _refuse_changed_settings(accepted, folder, stored)
-    return journal.manifest_digest(folder)
-
-
-def _new_manifest(accepted: Accepted, run_id: str) -> dict[str, Any]:
-    return manifest(
-        accepted.request, accepted.plan, card(accepted.contract, accepted.pins), accepted.pins.as_dict(),
-        run_id=run_id, environment=environment.fingerprint(accepted.device), fallback=accepted.fallback,
-        tokens=[count.as_dict() for count in accepted.contract.tokens],
-    )  # fmt: skip
-
-
-def _refuse_changed_settings(accepted: Accepted, folder: Path, stored: Mapping[str, Any]) -> None:
-    now = _new_manifest(accepted, folder.name)
-    changes = changed_fields(stored.get("request"), now["request"]) + changed_fields(stored.get("pins"), now["pins"])
-    if not accepted.request.run.id:
-        raise Corrupt(
-            Fault("manifest_altered", str(folder / journal.MANIFEST), "is not the one this run was named by",
-                  "Nothing was changed. Put the original back, or start again with run.fresh=true")
-        )  # fmt: skip
-    fix = "Leave out run.id: other settings are another run"
-    raise Refused([Fault("settings_changed", f"run.id={folder.name}", change, fix) for change in changes])
 
 
 @contextmanager

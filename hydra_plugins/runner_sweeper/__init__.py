@@ -1,0 +1,1 @@
+"""Hydra's shell over our rule for sweeps: every job is checked before the first one starts."""

@@ -1,0 +1,114 @@
+"""Where an accepted request lives on disk: its run folder, its manifest, and the room there is for it.
+
+The run id comes from the plan's digest, so the same command finds the same folder. It refuses a folder that
+cannot be written, a disk that is too full, and a run whose settings are not the ones it was made from.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from runner import environment, journal
+from runner.config.tree import Request
+from runner.contract import Contract, Pins, card, device_there
+from runner.errors import Corrupt, Fault, Refused
+from runner.plan import Plan, PromptPlan, changed_fields, make_plan, manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request that passed the contract, with its plan: what `execute` turns into a run."""
+
+    contract: Contract
+    pins: Pins
+    plan: Plan
+    device: str
+    fallback: str | None
+
+    @property
+    def request(self) -> Request:
+        return self.contract.request
+
+
+def accept(contract: Contract, pins: Pins) -> Accepted:
+    """Plan an accepted contract on the device it will run on."""
+    device, fallback = _device(contract.request)
+    prompts = [PromptPlan(p.key, p.text, {s.name: s.text for s in p.sections}, p.triggered) for p in contract.prompts]
+    plan = make_plan(contract.request, prompts, pins.as_dict(), device.partition(":")[0])
+    return Accepted(contract, pins, plan, device, fallback)
+
+
+def _device(request: Request) -> tuple[str, str | None]:
+    hardware = request.hardware
+    if device_there(hardware.device, hardware.index):
+        return hardware.device if hardware.device != "cuda" else f"cuda:{hardware.index}", None
+    return "cpu", f"{hardware.device}:{hardware.index} is not there; hardware.on_missing=cpu"
+
+
+def check_disk(request: Request, outputs: Path, num_images: int) -> None:
+    """Outputs writable, and room for the images: a raw image is the most that a PNG takes."""
+    try:
+        for folder in ("objects", "runs"):
+            (outputs / folder).mkdir(parents=True, exist_ok=True)
+        probe = outputs / "runs" / f".probe-{threading.get_native_id()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        fix = "Choose another folder with outputs=DIR, or mend its permissions"
+        raise Refused(
+            Fault("outputs_unwritable", "outputs", f"{outputs} cannot be written ({error.strerror})", fix)
+        ) from error
+    free_mib = shutil.disk_usage(outputs).free >> 20
+    need_mib = request.storage.min_free_mib + (num_images * request.generate.width * request.generate.height * 3 >> 20)
+    if free_mib < need_mib:
+        what = f"{outputs} has {free_mib} MiB free, this run needs {need_mib} MiB"
+        raise Refused(Fault("over_capacity", "outputs", what, "Free space, or choose another folder with outputs=DIR"))
+
+
+def run_folder(accepted: Accepted, outputs: Path) -> Path:
+    """The folder of this request: the latest attempt at it, a new one when asked for, or the one named."""
+    request = accepted.request
+    if request.run.id:
+        return outputs / "runs" / request.run.id
+    name = f"{request.name}-{accepted.plan.identity[:10]}"
+    attempts = [outputs / "runs" / name]
+    while (outputs / "runs" / f"{name}-{len(attempts) + 1}").exists():
+        attempts.append(outputs / "runs" / f"{name}-{len(attempts) + 1}")
+    if request.run.fresh and attempts[0].exists():
+        return outputs / "runs" / f"{name}-{len(attempts) + 1}"
+    return attempts[-1]
+
+
+def keep_manifest(accepted: Accepted, folder: Path) -> str:
+    """The digest of this run's manifest; writes it on the first attempt, compares it on a later one."""
+    if not (folder / journal.MANIFEST).exists():
+        return journal.write_manifest(folder, _new_manifest(accepted, folder.name))
+    stored = journal.read_manifest(folder)
+    if stored.get("identity") != accepted.plan.identity:
+        _refuse_changed_settings(accepted, folder, stored)
+    return journal.manifest_digest(folder)
+
+
+def _new_manifest(accepted: Accepted, run_id: str) -> dict[str, Any]:
+    return manifest(
+        accepted.request, accepted.plan, card(accepted.contract, accepted.pins), accepted.pins.as_dict(),
+        run_id=run_id, environment=environment.fingerprint(accepted.device), fallback=accepted.fallback,
+        tokens=[count.as_dict() for count in accepted.contract.tokens],
+    )  # fmt: skip
+
+
+def _refuse_changed_settings(accepted: Accepted, folder: Path, stored: Mapping[str, Any]) -> None:
+    now = _new_manifest(accepted, folder.name)
+    changes = changed_fields(stored.get("request"), now["request"]) + changed_fields(stored.get("pins"), now["pins"])
+    if not accepted.request.run.id:
+        raise Corrupt(
+            Fault("manifest_altered", str(folder / journal.MANIFEST), "is not the one this run was named by",
+                  "Nothing was changed. Put the original back, or start again with run.fresh=true")
+        )  # fmt: skip
+    fix = "Leave out run.id: other settings are another run"
+    raise Refused([Fault("settings_changed", f"run.id={folder.name}", change, fix) for change in changes])
