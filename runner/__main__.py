@@ -5,6 +5,7 @@ It holds the table of workers, prints faults once, and turns every ending into i
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from runner import STARTED_S, config
+from runner import STARTED_S
 from runner.errors import Fault, Interrupted, Refused, RunnerError, choose
 from runner.timing import Clock
 
@@ -36,6 +37,14 @@ Exit codes: 0 complete, 1 unavailable, 2 refused, 3 failed or incomplete, 4 corr
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
+    gc.disable()  # start-up makes many objects and frees few: looking for garbage would be a third of a refusal
+    try:
+        return _answer(words)
+    finally:
+        gc.enable()
+
+
+def _answer(words: list[str]) -> int:
     as_json = "output=json" in words or "--json" in words
     try:
         return _dispatch(words)
@@ -53,6 +62,8 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if words[0].isalpha():
         return _verb(words)
+    from runner import config
+
     command = config.parse_command(words)
     if command.needs_hydra:
         return _hydra(words)
@@ -64,7 +75,7 @@ def run_request(values: dict[str, Any], begun_s: float) -> int:
     clock = Clock()
     clock.start(begun_s)
     clock.add("compose", time.perf_counter() - begun_s)
-    from runner import contract
+    from runner import config, contract
 
     with clock.phase("validate"):
         request = config.parse_request(values)
@@ -91,12 +102,15 @@ def _show_contract(accepted_contract: Any, pins: Any) -> int:
 def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
     from runner import execute
 
+    gc.enable()
     with clock.phase("plan"):
         accepted = execute.accept(accepted_contract, pins)
     request = accepted.request
     if request.until == "plan":
         return _show_plan(accepted)
-    from runner import critic, generate, report, track
+    from runner import critic, generate, track
+    from runner.report.live import Live
+    from runner.report.page import write_report
     from runner.store import Store
 
     workers = {"generate": generate.work, "critique": critic.work}
@@ -107,11 +121,11 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
             trackers.append(track.Tracker(folder, request.track.timeout_s))
             trackers[0].start(request.track)
 
-    with report.Live(accepted.plan.num_expected) as live:
+    with Live(accepted.plan.num_expected) as live:
         watch = execute.Watch(on_open=open_tracker, on_event=live.on_event, on_progress=live.on_progress)
         result = execute.execute(accepted, workers, clock, watch)
     try:
-        report.write(result.folder, Store(result.folder.parent.parent / "objects"))
+        write_report(result.folder, Store(result.folder.parent.parent / "objects"))
     except OSError as error:  # a projection never fails a run
         print(f"the report was not written: {error}", file=sys.stderr)
     mlflow_run_id = trackers[0].finish() if trackers else track.read_pointer(result.folder).get("mlflow_run_id")
@@ -120,11 +134,12 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
 
 
 def _tell(request: Any, result: Any, mlflow_run_id: str | None) -> None:
-    from runner import journal, report
+    from runner import journal
+    from runner.report.summary import print_summary
 
     run = journal.read_run(result.folder)
     if request.output == "text":
-        report.print_summary(run, result.status, result.made, result.kept, mlflow_run_id)
+        print_summary(run, result.status, result.made, result.kept, mlflow_run_id)
         return
     line = {
         "run_id": result.run_id,
@@ -147,7 +162,7 @@ def _show_plan(accepted: Any) -> int:
         images = [{"key": i.key, "seed": i.seed, "prompt": i.prompt.text} for i in accepted.plan.images]
         print(json.dumps({"identity": accepted.plan.identity, "expected": expected, "images": images, "faults": []}))
     else:
-        print_plan(expected, len(accepted.plan.steps), accepted.device)
+        print_plan(expected, len(accepted.plan.steps), accepted.device, accepted.weights_mib)
     return 0
 
 
@@ -165,6 +180,8 @@ def _hydra(words: list[str]) -> int:
     """Sweeps and Hydra's own flags: the same job function, called by Hydra's launcher."""
     import hydra
 
+    from runner import config
+
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that what Hydra raises reaches us and becomes a refusal
     sys.argv = ["runner", *words]
     with config.translated():
@@ -174,6 +191,8 @@ def _hydra(words: list[str]) -> int:
 
 def sweep_job(values: Any) -> int:
     """One job of a sweep, with the exit code that it would have had alone."""
+    from runner import config
+
     try:
         return run_request(config.plain(values), time.perf_counter())
     except RunnerError as error:
@@ -181,9 +200,9 @@ def sweep_job(values: Any) -> int:
 
 
 def _refuse(error: RunnerError, as_json: bool, *, verb: bool) -> int:
-    from runner import report
+    from runner.report.summary import print_faults
 
-    report.print_faults(error)
+    print_faults(error)
     if as_json:
         faults = [fault.as_dict() for fault in error.faults]
         line = {"status": error.title, "exit_code": error.exit_code, "faults": faults}
@@ -194,6 +213,8 @@ def _refuse(error: RunnerError, as_json: bool, *, verb: bool) -> int:
 
 
 def _experiments() -> list[str]:
+    from runner import config
+
     return sorted(path.stem for path in (config.conf_dir() / "experiment").glob("*.yaml"))
 
 

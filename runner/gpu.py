@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import platform
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -88,6 +89,27 @@ def only_writer(run_folder: Path, owner: Owner) -> Iterator[None]:
         yield
     finally:
         file.close()
+
+
+def admit(need_mib: int, free_mib: int | None, device: str) -> Fault | None:
+    """Whether work of this size may start; unknown free memory admits, and the device's own error decides."""
+    if free_mib is None or need_mib <= free_mib:
+        return None
+    what = f"{device} has {free_mib} MiB free; the weights alone need about {need_mib} MiB"
+    fix = "Choose a smaller runtime.dtype, runtime.offload=model, another device, or free memory"
+    return Fault("over_capacity", "hardware", what, fix, {"need_mib": need_mib, "free_mib": free_mib})
+
+
+def free_mib(device: str) -> int | None:
+    """Free memory in MiB, of the machine for `cpu` and of the card for `cuda:N`; None when it cannot be asked."""
+    if device == "cpu":
+        return int(psutil.virtual_memory().available >> 20)
+    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", device.partition(":")[2]]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+        return int(answer.split()[0])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
 
 
 def read_owner(path: Path) -> dict[str, Any] | None:

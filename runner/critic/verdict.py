@@ -13,7 +13,7 @@ from runner.config.tree import CriticProfile
 class Record(BaseModel):
     """A part of a verdict: frozen, closed, and free of NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CriterionScore(Record):

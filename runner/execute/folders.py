@@ -10,10 +10,11 @@ import shutil
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from runner import environment, journal
+from runner import environment, gpu, journal
 from runner.config.tree import Request
 from runner.contract import Contract, Pins, card, device_there
 from runner.errors import Corrupt, Fault, Refused
@@ -29,6 +30,7 @@ class Accepted:
     plan: Plan
     device: str
     fallback: str | None
+    weights_mib: int
 
     @property
     def request(self) -> Request:
@@ -36,11 +38,20 @@ class Accepted:
 
 
 def accept(contract: Contract, pins: Pins) -> Accepted:
-    """Plan an accepted contract on the device it will run on."""
+    """Plan an accepted contract on the device it will run on. Raises Refused when its weights do not fit."""
     device, fallback = _device(contract.request)
+    need_mib = weights_mib(contract)
+    if contract.request.runtime.offload == "none" and (fault := gpu.admit(need_mib, gpu.free_mib(device), device)):
+        raise Refused(fault)
     prompts = [PromptPlan(p.key, p.text, {s.name: s.text for s in p.sections}, p.triggered) for p in contract.prompts]
     plan = make_plan(contract.request, prompts, pins.as_dict(), device.partition(":")[0])
-    return Accepted(contract, pins, plan, device, fallback)
+    return Accepted(contract, pins, plan, device, fallback, need_mib)
+
+
+def weights_mib(contract: Contract) -> int:
+    """Memory of the base's weights in MiB at the configured dtype, from the headers of its files."""
+    values = sum(prod(shape) for shape in contract.base.shapes.values())
+    return values * (4 if contract.request.runtime.dtype == "float32" else 2) >> 20
 
 
 def _device(request: Request) -> tuple[str, str | None]:

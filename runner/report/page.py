@@ -8,12 +8,20 @@ from typing import Any
 
 from runner.errors import Corrupt
 from runner.gpu import alive
-from runner.journal import Run
+from runner.journal import Run, read_run
+from runner.report.grid import draw_grid
 from runner.report.summary import score_lists
 from runner.store import Store
 
 MAX_IMAGES = 500
 TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+
+def write_report(folder: Path, objects: Store) -> None:
+    """Draw `grid.png` and `report.html` of a run as far as it has come."""
+    run = read_run(folder)
+    draw_grid(run, objects, folder / "grid.png")
+    write_page(run, objects, folder / "report.html")
 
 
 def write_page(run: Run, objects: Store, path: Path) -> None:

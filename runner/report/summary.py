@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner.errors import Fault, RunnerError
-from runner.journal import Run
+
+if TYPE_CHECKING:
+    from runner.journal import Run
 
 MAX_PLACES = 3
 WIDTH = 130  # columns of a table that goes to a file or a pipe
@@ -42,13 +44,14 @@ def print_card(card: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]]) -> 
     console.print(about, found, _token_table(tokens), sep="\n")
 
 
-def print_plan(expected: Mapping[str, int], steps: int, device: str) -> None:
+def print_plan(expected: Mapping[str, int], steps: int, device: str, weights_mib: int) -> None:
     """What a run would do, in one table."""
     table = _table("plan", "what", "count")
     for kind, count in expected.items():
         table.add_row(f"{kind}s", str(count))
     table.add_row("steps (batches)", str(steps))
     table.add_row("device", device)
+    table.add_row("weights (MiB)", str(weights_mib))
     _console().print(table)
 
 
