@@ -105,15 +105,17 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
     gc.enable()
     with clock.phase("plan"):
         accepted = execute.accept(accepted_contract, pins)
+        workers = _workers()
     request = accepted.request
     if request.until == "plan":
         return _show_plan(accepted)
-    from runner import critic, generate, track
+    from runner import track
     from runner.report.live import Live
     from runner.report.page import write_report
     from runner.store import Store
 
-    workers = {"generate": generate.work, "critique": critic.work}
+    if accepted.fallback:
+        print(f"fallback: {accepted.fallback}; recorded in the manifest", file=sys.stderr)
     trackers: list[track.Tracker] = []
 
     def open_tracker(folder: Path) -> None:
@@ -131,6 +133,13 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
     mlflow_run_id = trackers[0].finish() if trackers else track.read_pointer(result.folder).get("mlflow_run_id")
     _tell(request, result, mlflow_run_id)
     return result.exit_code
+
+
+def _workers() -> dict[str, Any]:
+    """The one table of workers: stage -> what does its steps."""
+    from runner import critic, generate
+
+    return {"generate": generate.work, "critique": critic.work}
 
 
 def _tell(request: Any, result: Any, mlflow_run_id: str | None) -> None:

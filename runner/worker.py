@@ -89,4 +89,10 @@ class Bench:
                 torch.cuda.empty_cache()
 
 
+def settle() -> None:
+    """Call between importing a library and loading a model: what imports made never dies, so the collector need not
+    look at it at every release (half a second for torch and diffusers)."""
+    gc.freeze()
+
+
 Work = Callable[[Step, Bench], Outcome]

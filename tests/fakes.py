@@ -1,17 +1,156 @@
-"""Stand-ins for the world: small, real behaviour, no mocks."""
+"""Small stand-ins for the world: requests, LoRA files, clocks, workers, and the door called in this process."""
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from runner import journal, store
+from runner import builtin, config, contract, journal, store
+from runner.config import Request
+from runner.contract.folders import read_model_folder
+from runner.errors import Fault, Refused
 from runner.plan import ImagePlan, Step
 from runner.worker import Bench, Made, Outcome, Unmade
+
+ROOT = Path(__file__).resolve().parent.parent
+Widths = Mapping[str, tuple[int, int]]  # layer name -> width in, width out
+
+
+# ---- requests
+
+
+@functools.cache
+def _composed(words: tuple[str, ...]) -> str:
+    return json.dumps(config.compose(words))
+
+
+def composed(experiment: str = "demo", *options: str) -> dict[str, Any]:
+    """The plain values of a shipped experiment, with group options chosen as on the command line."""
+    values: dict[str, Any] = json.loads(_composed((f"+experiment={experiment}", *options)))
+    return values
+
+
+def request(changes: Mapping[str, Any] | None = None, experiment: str = "demo", *options: str) -> Request:
+    """A shipped experiment with dotted keys changed: `request({"lora.scale": 0.5})`."""
+    values = composed(experiment, *options)
+    for path, value in (changes or {}).items():
+        *parents, leaf = path.split(".")
+        functools.reduce(lambda place, name: place[name], parents, values)[leaf] = value
+    return config.parse_request(values)
+
+
+def faults(asked: Request) -> list[Fault]:
+    """What the contract says against a request; nothing when it is accepted."""
+    try:
+        contract.pin(contract.check(asked))
+    except Refused as refusal:
+        return list(refusal.faults)
+    return []
+
+
+def said(asked: Request) -> list[str]:
+    """The same faults as a person reads them."""
+    return [str(fault) for fault in faults(asked)]
+
+
+# ---- files
+
+
+def layers_of_shapes(*endings: str) -> dict[str, tuple[int, int]]:
+    """Layers of the shipped base by the end of their name, with their widths."""
+    shapes = read_model_folder(builtin.package_dir() / "shapes").shapes
+    names = {name.removesuffix(".weight"): shape for name, shape in shapes.items()}
+    return {name: (shape[1], shape[0]) for name, shape in names.items() if name.endswith(endings)}
+
+
+def write_lora(
+    path: Path, layers: Widths, *, rank: int = 8, metadata: Mapping[str, str] | None = None,
+    down: str = "lora_A.weight", up: str = "lora_B.weight", alpha: float | None = None,
+) -> Path:  # fmt: skip
+    """A LoRA file of zeros with the given layers, in the naming of diffusers unless told otherwise."""
+    from safetensors.numpy import save_file
+
+    tensors: dict[str, Any] = {}
+    for name, (num_in, num_out) in layers.items():
+        tensors[f"{name}.{down}"] = np.zeros((rank, num_in), np.float32)
+        tensors[f"{name}.{up}"] = np.zeros((num_out, rank), np.float32)
+        if alpha is not None:
+            tensors[f"{name}.alpha"] = np.array(alpha, np.float32)
+    save_file(tensors, path, metadata=dict(metadata or {}))
+    return path
+
+
+def write_safetensors(path: Path, table: object, data: bytes = b"", *, length: int | None = None) -> Path:
+    """A safetensors file as it should not be: any header, any claimed header length, any data."""
+    header = table if isinstance(table, bytes) else json.dumps(table).encode()
+    path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header + data)
+    return path
+
+
+# ---- time
+
+
+class StandingClock:
+    """Seconds that pass only when told to: `clock.passes(2)`; call it to read it."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+    def passes(self, seconds: float) -> None:
+        self.seconds += seconds
+
+
+# ---- the door
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command line gave back."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """The one JSON line that ends standard output."""
+        value: dict[str, Any] = json.loads(self.out.splitlines()[-1])
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """`runner.__main__.main` in this process, writing below `outputs` if it writes at all."""
+
+    outputs: Path
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, *words: str) -> Answer:
+        from runner.__main__ import main
+
+        code = main([*words, f"outputs={self.outputs}"])
+        shown = self.capsys.readouterr()
+        return Answer(code, shown.out, shown.err)
+
+
+def python(*words: str, cwd: Path | None = None, **environment: str) -> Answer:
+    """A real Python process on this code, with one thread."""
+    home = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=cwd, env=home, check=False)
+    return Answer(done.returncode, done.stdout, done.stderr)
 
 
 # ---- workers of the path, and a disk that lets go
@@ -40,7 +179,8 @@ class Painter:
     error: BaseException | None = None
     error_at: int = 0  # the call that raises `error`
     size: tuple[int, int] = (64, 64)
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    salt: str = ""  # other pictures for the same seeds, as from a device that is not exact
+    facts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # more facts, by image key
     before: Callable[[Bench], None] = lambda bench: None
     calls: list[tuple[str, ...]] = field(default_factory=list)
 
@@ -57,8 +197,8 @@ class Painter:
         return Outcome(tuple(made), tuple(lost))
 
     def _made(self, item: str, image: ImagePlan) -> Made:
-        data = picture(image.prompt.text, image.seed, self.size)
-        return Made(item, data, {"seed": image.seed, "prompt": image.prompt.text, **self.facts})
+        data = picture(image.prompt.text + self.salt, image.seed, self.size)
+        return Made(item, data, {"seed": image.seed, "prompt": image.prompt.text, **self.facts.get(image.key, {})})
 
 
 @dataclass(slots=True)
@@ -90,7 +230,7 @@ class PowerCut(BaseException):
 
 @dataclass(slots=True)
 class Disk:
-    """Counts durable writes; at write `cut_at` the power goes, before it or with half of the bytes written."""
+    """Counts durable writes; at write `cut_at` the power goes, before it or with a part of the bytes written."""
 
     cut_at: int | None = None
     torn: bool = False
@@ -119,5 +259,5 @@ class Disk:
         if self.torn:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
-                file.write(data[: len(data) // 2])
+                file.write(data[: len(data) * 2 // 3])
         raise self.error or PowerCut(f"at write {self.num_writes}")

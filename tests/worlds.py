@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from runner.timing import Clock
 from runner.worker import Bench, Work
 from tests import fakes
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = fakes.ROOT
 EMBLEM = builtin.package_dir() / "emblem" / "emblem.safetensors"
 SHAPES = builtin.package_dir() / "shapes"
 BACKGROUNDS = ("blue", "white", "green", "black", "pink", "purple", "yellow", "cyan")
@@ -93,23 +93,7 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:
     return {str(p.relative_to(folder)): (p.stat().st_ino, p.stat().st_mtime_ns, p.stat().st_size) for p in files}
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """How one command line ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def last_json(self) -> dict[str, Any]:
-        return dict(json.loads(self.out.strip().splitlines()[-1]))
-
-
-Door = Callable[..., Answer]
-
-
-def open_door(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> Answer:
+def open_door(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> fakes.Answer:
     """A command line in this process, as `python -m runner` would run it."""
     from runner.__main__ import main
 
@@ -119,7 +103,7 @@ def open_door(capsys: pytest.CaptureFixture[str], words: tuple[str, ...]) -> Ans
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
     out, err = capsys.readouterr()
-    return Answer(code, out, err)
+    return fakes.Answer(code, out, err)
 
 
 def command(*words: str) -> list[str]:

@@ -16,7 +16,14 @@ from runner import store
 from runner.config.tree import Request
 from runner.contract import rules, wording
 from runner.contract.families import LoraFile, inspect_lora
-from runner.contract.folders import ModelFolder, file_digest_cached, locate, read_model_folder, weights_digest
+from runner.contract.folders import (
+    ModelFolder,
+    file_digest_cached,
+    known_to_diffusers,
+    locate,
+    read_model_folder,
+    weights_digest,
+)
 from runner.contract.headers import Broken
 from runner.errors import Fault, Refused
 from runner.prompt import ComposedPrompt, Encoder, TokenCount, compose_prompts, load_encoder
@@ -67,6 +74,7 @@ def check(request: Request) -> Contract:
         *rules.check_mode(request),
         *wording.check_slots(request),
         *_check_device(request),
+        *_check_classes(request),
     ]
     prompts = _prompts(request, faults)
     base = _base(request, faults)
@@ -210,6 +218,17 @@ def _check_device(request: Request) -> Iterator[Fault]:
         what = f"is {hardware.device}:{hardware.index}, which this machine does not have"
         fix = "Choose hardware=cpu, or allow it with hardware.on_missing=cpu (recorded as a fallback)"
         yield Fault("device_missing", "hardware.device", what, fix)
+
+
+def _check_classes(request: Request) -> Iterator[Fault]:
+    """Classes that config names must exist in the diffusers that is installed."""
+    for where, name in (
+        ("base_model.pipeline", request.base_model.pipeline),
+        ("generate.scheduler", request.generate.scheduler),
+    ):
+        if name and not known_to_diffusers(name):
+            fix = "Name a class that it exports, such as EulerDiscreteScheduler or StableDiffusionXLPipeline"
+            yield Fault("unknown_option", where, f"{name} is not in the installed diffusers", fix)
 
 
 def device_there(device: str, index: int) -> bool:

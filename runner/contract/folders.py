@@ -6,6 +6,7 @@ any good.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -59,6 +60,14 @@ def read_model_folder(path: Path) -> ModelFolder:
         shapes=dict(_shapes(path, components)),
         tokenizers={name: path / name for name in sorted(components) if name.startswith("tokenizer")},
     )
+
+
+def known_to_diffusers(name: str) -> bool:
+    """Whether the installed diffusers exports a class of this name; read from its `__init__`, not imported."""
+    found = importlib.util.find_spec("diffusers")
+    if found is None or found.origin is None:
+        return True  # not for us to say
+    return f'"{name}"' in Path(found.origin).read_text("utf-8")
 
 
 def weights_digest(folder: Path) -> str:

@@ -86,6 +86,9 @@ def check_settings(request: Request) -> Iterator[Fault]:
     if request.hardware.device == "cpu" and request.hardware.index:
         what = f"{request.hardware.index} would be ignored: the processor is one device"
         yield Fault("setting_ignored", "hardware.index", what, "Set hardware.index=0")
+    if request.hardware.device == "cpu" and request.runtime.offload != "none":
+        what = f"{request.runtime.offload} would be ignored: there is no device to move weights to"
+        yield Fault("setting_ignored", "runtime.offload", what, "Set runtime.offload=none")
     if request.trigger.without and request.trigger.mode != "probe":
         what = f"{request.trigger.without!r} would be ignored in mode {request.trigger.mode}"
         yield Fault("setting_ignored", "trigger.without", what, "Set trigger.mode=probe, or leave it empty")

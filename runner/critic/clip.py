@@ -19,7 +19,7 @@ from runner.contract.folders import weights_digest
 from runner.critic.verdict import CriterionScore
 from runner.errors import Failed, Fault
 from runner.plan import PromptPlan
-from runner.worker import Bench
+from runner.worker import Bench, settle
 
 
 @dataclass(slots=True)
@@ -54,6 +54,7 @@ def load_clip(bench: Bench) -> ClipCritic:
         import torch
         import transformers
 
+        settle()
         folder = contract.locate(profile.path or "")
         assert folder is not None
         try:

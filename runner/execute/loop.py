@@ -52,15 +52,15 @@ class Watch:
 def execute(accepted: Accepted, workers: Mapping[str, Work], clock: Clock, watch: Watch) -> Result:
     """Run or resume. Raises Unavailable, Refused or Corrupt before anything starts; afterwards it always returns."""
     outputs = Path(accepted.request.outputs).absolute()
-    folders.check_disk(accepted.request, outputs, len(accepted.plan.images))
-    folder = folders.run_folder(accepted, outputs)
-    owner = gpu.this_process(folder.name, "generator")
+    with clock.phase("plan"):
+        folders.check_disk(accepted.request, outputs, len(accepted.plan.images))
+        folder = folders.run_folder(accepted, outputs)
+        owner = gpu.this_process(folder.name, "generator")
     with gpu.only_writer(folder, owner):
-        digest = folders.keep_manifest(accepted, folder)
-        log, events = journal.open_journal(folder, digest)
-        state = journal.fold(events)
-        objects = Store(outputs / "objects")
-        run = Run(accepted, folder, log, objects, clock, watch, state)
+        with clock.phase("plan"):
+            digest = folders.keep_manifest(accepted, folder)
+            log, events = journal.open_journal(folder, digest)
+        run = Run(accepted, folder, log, Store(outputs / "objects"), clock, watch, journal.fold(events))
         return run.go(workers, owner)
 
 
@@ -81,18 +81,11 @@ class Run:
             work = self._what_is_left()
         if self.state.status == "complete" and not any(work.values()):
             return Result(self.folder.name, self.folder, "complete", 0, {}, count_kinds(self.kept_items), None)
-        self._refuse_changed_environment(any(work.values()))
-        self.log.watchers.append(self.watch.on_event)
-        self.log.append(
-            {
-                "event": "started",
-                "owner": owner.as_dict(),
-                "left": count_kinds(item for items in work.values() for item in items),
-            }
-        )
-        self.watch.on_open(self.folder)
+        if any(work.values()) and self.state.attempts:
+            self._refuse_changed_environment()
         try:
             with _interruptible():
+                self._start(work, owner)
                 self._loop(work, workers, owner)
                 ending = self._verified()
             return self._end(*ending)
@@ -107,6 +100,14 @@ class Run:
         except Exception as error:
             self._end("failed", Failed.exit_code, _bug(error), "internal")
             raise
+
+    def _start(self, work: Mapping[str, list[str]], owner: gpu.Owner) -> None:
+        with self.clock.phase("record"):
+            left = count_kinds(item for items in work.values() for item in items)
+            self.log.watchers.append(self.watch.on_event)
+            self.log.append({"event": "started", "owner": owner.as_dict(), "left": left})
+            self._note_resumption(work)
+            self.watch.on_open(self.folder)
 
     def _what_is_left(self) -> dict[str, list[str]]:
         """Per step, the items that are missing or do not verify; the others are kept, each with its digest."""
@@ -124,7 +125,6 @@ class Run:
         return work
 
     def _loop(self, work: Mapping[str, list[str]], workers: Mapping[str, Work], owner: gpu.Owner) -> None:
-        self._note_resumption(work)
         if not any(work.values()):
             return
         bench = self._bench()
@@ -198,10 +198,11 @@ class Run:
     def _status(self, status: str, **facts: Any) -> None:
         if status != self.state.status:
             self.state.status = status
-            self.log.append({"event": "status", "status": status, **facts})
+            self._note("status", status=status, **facts)
 
     def _note(self, event: str, **facts: Any) -> None:
-        self.log.append({"event": event, **facts})
+        with self.clock.phase("record"):
+            self.log.append({"event": event, **facts})
 
     def _note_resumption(self, work: Mapping[str, list[str]]) -> None:
         """Say why each item is kept or made again; silent on a first pass."""
@@ -212,10 +213,10 @@ class Run:
         reasons = {item: "its object does not verify" if item in known else "not made yet" for item in again}
         self._note("resumed", kept=len(self.kept_items), kept_because="journal line and object verify", again=reasons)
 
-    def _refuse_changed_environment(self, work_left: bool) -> None:
+    def _refuse_changed_environment(self) -> None:
         before = journal.read_manifest(self.folder)["environment"]
         changes = environment.changed(before, environment.fingerprint(self.accepted.device))
-        if changes and work_left and self.state.attempts:
+        if changes:
             fix = "Go back to those versions, or start again with run.fresh=true"
             what = f"{self.folder.name} was begun elsewhere: {'; '.join(changes)}"
             raise Refused(Fault("environment_changed", "run", what, fix))

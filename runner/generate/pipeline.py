@@ -18,7 +18,7 @@ from runner.errors import Failed, Fault
 from runner.generate import proof
 from runner.generate.encode import EncodeOnce
 from runner.timing import Clock
-from runner.worker import Bench
+from runner.worker import Bench, settle
 
 OnStep = Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]]
 
@@ -54,6 +54,7 @@ def load_artist(bench: Bench) -> Artist:
     contract = bench.facts
     with bench.clock.phase("load_base"):
         _be_quiet()
+        settle()
         pipe = _load_pipeline(contract.base.path, bench)
     with bench.clock.phase("load_lora"):
         if contract.lora is not None:

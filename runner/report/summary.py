@@ -73,6 +73,8 @@ def print_summary(run: Run, status: str, made: Mapping[str, int], kept: Mapping[
     failure = run.state.failure
     if failure:
         overview.add_row("why", f"{failure['where']}: {failure['what']}. {failure['fix']}")
+    if run.manifest["fallback"]:
+        overview.add_row("fallback", run.manifest["fallback"])
     overview.add_row("look at", str(_near(run.folder / "report.html")))
     overview.add_row("MLflow run", tracked or "not tracked")
     console.print(overview)

@@ -1,0 +1,1 @@
+"""Do the five parties belong together? Asked with files that the tests write."""

@@ -1,0 +1,121 @@
+"""A run that was cut off anywhere ends, after the same command, as if nothing had happened."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from runner import journal
+from tests import fakes, worlds
+
+FIRST_MADE_LINES = 7  # writes before it: manifest, journal, started, status, two objects
+
+
+def undisturbed(place: Path) -> tuple[dict[str, object], dict[str, bytes], int]:
+    with pytest.MonkeyPatch.context() as patch:
+        disk = fakes.Disk().install(patch)
+        result = worlds.run(worlds.accept(place))
+    return worlds.folded(result.folder), worlds.objects_of(place), disk.num_writes
+
+
+def crash(place: Path, at: int, torn: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        fakes.Disk(cut_at=at, torn=torn).install(patch)
+        with pytest.raises(fakes.PowerCut, match=f"at write {at}$"):
+            worlds.run(worlds.accept(place))
+
+
+@pytest.mark.parametrize("torn", [False, True], ids=["before", "torn"])
+def test_a_crash_at_any_write_resumes_to_the_undisturbed_end(tmp_path: Path, torn: bool) -> None:
+    state, objects, num_writes = undisturbed(tmp_path / "calm")
+    assert num_writes > 15
+    for at in range(1, num_writes + 1):
+        place = tmp_path / str(at)
+        crash(place, at, torn)
+        result = worlds.run(worlds.accept(place))
+        assert (at, result.status, result.exit_code) == (at, "complete", 0)
+        assert (at, worlds.folded(result.folder)) == (at, state)
+        assert (at, worlds.objects_of(place)) == (at, objects)
+
+
+def test_a_crash_in_the_resumption_of_a_crash_is_survived(tmp_path: Path) -> None:
+    state, objects, _ = undisturbed(tmp_path / "calm")
+    for at in (9, 7, 5, 3):
+        crash(tmp_path / "run", at, torn=True)
+    result = worlds.run(worlds.accept(tmp_path / "run"))
+    assert (worlds.folded(result.folder), worlds.objects_of(tmp_path / "run")) == (state, objects)
+
+
+def test_no_item_has_two_lines_after_a_resumption(tmp_path: Path) -> None:
+    crash(tmp_path, 13, torn=False)
+    folder = worlds.run(worlds.accept(tmp_path)).folder
+    keys = [event["key"] for event in worlds.events(folder, "made")]
+    assert len(keys) == len(set(keys)) == 8
+
+
+def test_finished_images_are_not_written_again_and_the_reasons_are_noted(tmp_path: Path) -> None:
+    stopped = fakes.Painter(error=MemoryError("x"), error_at=1)
+    worlds.run(worlds.accept(tmp_path), generate=stopped)
+    before = worlds.snapshot(tmp_path / "objects")
+    folder = worlds.run(worlds.accept(tmp_path)).folder
+    after = worlds.snapshot(tmp_path / "objects")
+    assert {name: after[name] for name in before} == before
+    note = worlds.events(folder, "resumed")[0]
+    assert (note["kept"], note["again"]["image/on-white.000"]) == (2, "not made yet")
+
+
+def test_of_40_planned_with_23_done_exactly_the_17_named_ones_are_made(tmp_path: Path) -> None:
+    many = (worlds.prompts(8), "generate.images_per_prompt=5", "generate.batch_size=1", "stages=[generate]")
+    many = (*many, "critic=none")
+    first = fakes.Painter(error=MemoryError("x"), error_at=23)
+    assert dict(worlds.run(worlds.accept(tmp_path, *many), generate=first).made) == {"image": 23}
+    again = fakes.Painter()
+    result = worlds.run(worlds.accept(tmp_path, *many), generate=again)
+    assert (dict(result.made), dict(result.kept)) == ({"image": 17}, {"image": 23})
+    planned = [image.key for image in worlds.accept(tmp_path, *many).plan.images]
+    assert again.calls == [(key,) for key in planned[23:]]
+    assert worlds.events(result.folder, "started")[1]["left"] == {"image": 17}
+
+
+@pytest.mark.parametrize("harm", ["deleted", "altered", "cut"])
+def test_a_harmed_object_is_made_again_in_its_planned_batch_and_nothing_else_is_stored(
+    tmp_path: Path, harm: str
+) -> None:
+    run = worlds.finished(tmp_path)
+    object_path = tmp_path / "objects" / run.images()[1]["digest"][:2] / run.images()[1]["digest"][2:]
+    data = object_path.read_bytes()
+    object_path.unlink()
+    if harm != "deleted":
+        object_path.write_bytes(data[:-7] if harm == "cut" else data[:-1] + b"?")
+    others = {
+        name: entry for name, entry in worlds.snapshot(tmp_path / "objects").items() if name not in object_path.parts
+    }
+    painter = fakes.Painter()
+    result = worlds.run(worlds.accept(tmp_path), generate=painter)
+    assert painter.calls == [("on-blue.000", "on-blue.001")]
+    assert (result.status, dict(result.made), object_path.read_bytes()) == ("complete", {"image": 1}, data)
+    after = worlds.snapshot(tmp_path / "objects")
+    harmed = str(object_path.relative_to(tmp_path / "objects"))
+    assert {k: v for k, v in after.items() if k != harmed} == {k: v for k, v in others.items() if k != harmed}
+    again = worlds.events(result.folder, "resumed")[0]["again"]
+    assert again == {"image/on-blue.001": "its object does not verify"}
+
+
+def test_a_torn_last_line_is_cut_before_the_next_append(tmp_path: Path) -> None:
+    crash(tmp_path, FIRST_MADE_LINES, torn=True)
+    folder = next((tmp_path / "runs").iterdir())
+    assert not (folder / "journal.jsonl").read_bytes().endswith(b"\n")
+    worlds.run(worlds.accept(tmp_path))
+    assert journal.read_events(folder).problem is None
+
+
+def test_an_image_made_anew_with_other_bytes_gets_a_verdict_of_its_own(tmp_path: Path) -> None:
+    """On a device that is not exact, a new picture must not keep the verdict on the lost one."""
+    first = worlds.finished(tmp_path)
+    digest = first.images()[0]["digest"]
+    (tmp_path / "objects" / digest[:2] / digest[2:]).unlink()
+    run = journal.read_run(worlds.run(worlds.accept(tmp_path), generate=fakes.Painter(salt="b")).folder)
+    verdict = run.state.items["verdict/on-blue.000"]
+    assert run.images()[0]["digest"] != digest
+    assert verdict["facts"]["image"] == run.images()[0]["digest"]
