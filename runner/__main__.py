@@ -50,10 +50,11 @@ def _answer(words: list[str]) -> int:
         return _dispatch(words)
     except RunnerError as error:
         return _refuse(error, as_json, verb=bool(words) and words[0].isalpha())
-    except Interrupted:
+    except KeyboardInterrupt:  # Interrupted is one
         return Interrupted.exit_code
-    except KeyboardInterrupt:
-        return Interrupted.exit_code
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _dispatch(words: list[str]) -> int:
@@ -130,7 +131,11 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
         write_report(result.folder, Store(result.folder.parent.parent / "objects"))
     except OSError as error:  # a projection never fails a run
         print(f"the report was not written: {error}", file=sys.stderr)
-    mlflow_run_id = trackers[0].finish() if trackers else track.read_pointer(result.folder).get("mlflow_run_id")
+    if trackers and trackers[0].finish() is None:
+        print(
+            f"MLflow was not reached; the journal keeps it all (see {result.folder / 'tracking.log'})", file=sys.stderr
+        )
+    mlflow_run_id = track.read_pointer(result.folder).get("mlflow_run_id")
     _tell(request, result, mlflow_run_id)
     return result.exit_code
 

@@ -91,6 +91,12 @@ class Interrupted(KeyboardInterrupt):
     exit_code = 130
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's error, or its kind when it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def choose(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, then the known ones."""
     names = sorted(known)

@@ -8,9 +8,9 @@ before the next append. What it does not know: objects, MLflow, or whether the w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -67,23 +67,45 @@ class Journal:
     last_hash: str
     next_number: int
     watchers: list[Watcher] = field(default_factory=list)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    committing: bool = False  # a signal that arrives now must wait: see `interrupt`
+    _stop: BaseException | None = None
 
     def append(self, *events: Event) -> None:
-        """Commit events in order with one write and one fsync, then tell the watchers."""
-        with self._lock:
-            lines = [self._chain(event) for event in events]
-            self._write(b"".join(store.canonical(line) + b"\n" for line in lines))
+        """Commit events in order with one write and one fsync, then tell the watchers. Raises Failed(storage)."""
+        lines = self._chained(events)
+        data = b"".join(store.canonical(line) + b"\n" for line in lines)
+        size = self.path.stat().st_size
+        self.committing = True
+        try:
+            self._write(data)
+            self.last_hash, self.next_number = lines[-1]["hash"], lines[-1]["n"] + 1
+        except Failed:
+            with contextlib.suppress(OSError):
+                os.truncate(self.path, size)  # what a full disk let through of it
+            raise
+        finally:
+            self.committing = False
+        if self._stop is not None:
+            stop, self._stop = self._stop, None
+            raise stop
         for line in lines:
             for watch in self.watchers:
                 watch(line)
 
-    def _chain(self, event: Event) -> Event:
+    def interrupt(self, stop: BaseException) -> None:
+        """Raise `stop` now, or after the commit that is under way: between write and chain it would break both."""
+        if not self.committing:
+            raise stop
+        self._stop = stop
+
+    def _chained(self, events: tuple[Event, ...]) -> list[Event]:
+        before, number, lines = self.last_hash, self.next_number, []
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {**event, "n": self.next_number, "at": at, "prev": self.last_hash}
-        line["hash"] = store.digest_of(line)
-        self.last_hash, self.next_number = line["hash"], self.next_number + 1
-        return line
+        for event in events:
+            line = {**event, "n": number, "at": at, "prev": before}
+            before, number = store.digest_of(line), number + 1
+            lines.append({**line, "hash": before})
+        return lines
 
     def _write(self, data: bytes) -> None:
         try:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runner import store
 from runner.config import tree
-from runner.errors import Fault, Refused
+from runner.errors import Fault, Refused, first_line
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -222,7 +222,7 @@ def load_encoder(name: str, folder: Path) -> Encoder:
         tokenizer = Tokenizer.from_str(data.decode())
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
         fix = "Save the tokenizer again with `save_pretrained` of a fast tokenizer"
-        what = f"cannot be read ({str(error).splitlines()[0][:120]})"
+        what = f"cannot be read ({first_line(error)})"
         raise Refused(Fault("tokenizer_unreadable", str(folder), what, fix)) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -87,11 +87,10 @@ def project(folder: Path, track: Track) -> str:
     import mlflow
 
     outputs = folder.parent.parent
-    with FileLock(outputs / ".mlflow.lock"):  # two processes creating one SQLite store break it
-        client = mlflow.MlflowClient(store_uri(outputs, track))
-        experiment = _experiment(client, track, outputs)
     run = journal.read_run(folder)
-    mlflow_id = _mlflow_run(client, experiment, run)
+    with FileLock(outputs / ".mlflow.lock"):  # two processes creating one SQLite store, or one run, break it
+        client = mlflow.MlflowClient(store_uri(outputs, track))
+        mlflow_id = _mlflow_run(client, _experiment(client, track, outputs), run)
     _log_numbers(client, mlflow_id, run)
     if run.state.ended or run.status(gpu.alive) == "crashed":
         _log_artifacts(client, mlflow_id, run, Store(outputs / "objects"), track)
@@ -270,8 +269,14 @@ def _milliseconds(run: journal.Run) -> int:
 
 
 def _environment() -> dict[str, str]:
-    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_ENABLE_ASYNC_LOGGING": "false", "OMP_NUM_THREADS": "1"}
-    return {**os.environ, **quiet, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    own = {
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is down is known at once; a rebuild repairs later
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
+    return {**os.environ, **own}
 
 
 def _follow(folder: Path, track: Track) -> Iterator[str]:

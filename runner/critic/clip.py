@@ -17,7 +17,7 @@ from runner import contract, store
 from runner.config.tree import Criterion, CriticProfile
 from runner.contract.folders import weights_digest
 from runner.critic.verdict import CriterionScore
-from runner.errors import Failed, Fault
+from runner.errors import Failed, Fault, first_line
 from runner.plan import PromptPlan
 from runner.worker import Bench, settle
 
@@ -62,7 +62,7 @@ def load_clip(bench: Bench) -> ClipCritic:
             tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
             processor = transformers.CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, RuntimeError) as error:
-            what = f"{folder} does not load as a CLIP model: {str(error).splitlines()[0][:200]}"
+            what = f"{folder} does not load as a CLIP model: {first_line(error)}"
             raise Failed("load", Fault("load_failed", "critic.path", what, "Get its files again")) from error
         model.eval().to(bench.device)
         embedded = {c.id: _embed_criterion(c, model, tokenizer, processor, bench.device) for c in profile.criteria}

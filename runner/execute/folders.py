@@ -17,7 +17,7 @@ from typing import Any
 from runner import environment, gpu, journal
 from runner.config.tree import Request
 from runner.contract import Contract, Pins, card, device_there
-from runner.errors import Corrupt, Fault, Refused
+from runner.errors import Corrupt, Fault, Refused, choose
 from runner.plan import Plan, PromptPlan, changed_fields, make_plan, manifest
 
 
@@ -85,7 +85,7 @@ def run_folder(accepted: Accepted, outputs: Path) -> Path:
     """The folder of this request: the latest attempt at it, a new one when asked for, or the one named."""
     request = accepted.request
     if request.run.id:
-        return outputs / "runs" / request.run.id
+        return _named_run(outputs / "runs", request.run.id)
     name = f"{request.name}-{accepted.plan.identity[:10]}"
     attempts = [outputs / "runs" / name]
     while (outputs / "runs" / f"{name}-{len(attempts) + 1}").exists():
@@ -93,6 +93,13 @@ def run_folder(accepted: Accepted, outputs: Path) -> Path:
     if request.run.fresh and attempts[0].exists():
         return outputs / "runs" / f"{name}-{len(attempts) + 1}"
     return attempts[-1]
+
+
+def _named_run(runs: Path, name: str) -> Path:
+    if not (runs / name / journal.MANIFEST).exists():
+        known = [folder.name for folder in runs.iterdir() if (folder / journal.MANIFEST).exists()]
+        raise Refused(Fault("unknown_run", "run.id", f"{name} is no run of {runs.parent}", choose(name, known)))
+    return runs / name
 
 
 def keep_manifest(accepted: Accepted, folder: Path) -> str:

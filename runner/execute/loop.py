@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from runner import environment, gpu, journal
-from runner.errors import Failed, Fault, Interrupted, Refused, RunnerError, Unavailable
+from runner.errors import Failed, Fault, Interrupted, Refused, RunnerError, Unavailable, first_line
 from runner.execute import folders
 from runner.execute.folders import Accepted
 from runner.plan import Step
-from runner.store import Store
+from runner.store import Store, digest
 from runner.timing import Clock
 from runner.worker import Bench, Outcome, Progress, Work
 
@@ -58,8 +58,7 @@ def execute(accepted: Accepted, workers: Mapping[str, Work], clock: Clock, watch
         owner = gpu.this_process(folder.name, "generator")
     with gpu.only_writer(folder, owner):
         with clock.phase("plan"):
-            digest = folders.keep_manifest(accepted, folder)
-            log, events = journal.open_journal(folder, digest)
+            log, events = journal.open_journal(folder, folders.keep_manifest(accepted, folder))
         run = Run(accepted, folder, log, Store(outputs / "objects"), clock, watch, journal.fold(events))
         return run.go(workers, owner)
 
@@ -84,7 +83,7 @@ class Run:
         if any(work.values()) and self.state.attempts:
             self._refuse_changed_environment()
         try:
-            with _interruptible():
+            with _interruptible(self.log):
                 self._start(work, owner)
                 self._loop(work, workers, owner)
                 ending = self._verified()
@@ -130,9 +129,18 @@ class Run:
         bench = self._bench()
         with self._leased(owner):
             for step in self.accepted.plan.steps:
-                if work[step.digest]:
-                    self._do(step, work[step.digest], workers[step.kind], bench)
+                if left := [*work[step.digest], *self._stale(step)]:
+                    self._do(step, left, workers[step.kind], bench)
             bench.release()
+
+    def _stale(self, step: Step) -> Iterator[str]:
+        """Verdicts kept from before whose image has been made again with other bytes: they judge a picture no more."""
+        if step.kind == "critique":
+            for item in step.items:
+                event = self.state.items.get(item, {})
+                image = self.made.get(item.replace("verdict/", "image/", 1))
+                if item in self.made and event["facts"]["image"] != image:
+                    yield item
 
     def _do(self, step: Step, left: Sequence[str], work: Work, bench: Bench) -> None:
         """One step in its planned shape: work, store, commit. Items that were kept are not stored again."""
@@ -140,17 +148,19 @@ class Run:
         with self.clock.phase("store"):
             lines = list(self._store(step, outcome, set(left)))
         with self.clock.phase("record"):
-            self.log.append(*lines)
+            if lines:
+                self.log.append(*lines)
+            self.made.update({line["key"]: line["object"] for line in lines if line["event"] == "made"})
 
     def _store(self, step: Step, outcome: Outcome, left: set[str]) -> Iterator[journal.Event]:
         for done in outcome.made:
             if done.item in left:
-                self.made[done.item] = self.objects.put(done.data)
-                facts = dict(done.facts)
                 yield {
-                    "event": "made", "key": done.item, "step": step.digest, "object": self.made[done.item],
-                    "bytes": len(done.data), "facts": facts,
+                    "event": "made", "key": done.item, "step": step.digest, "object": self.objects.put(done.data),
+                    "bytes": len(done.data), "facts": dict(done.facts),
                 }  # fmt: skip
+            elif digest(done.data) != self.made[done.item]:  # kept from before, and sampled again beside the others
+                yield {"event": "differs", "key": done.item, "step": step.digest, "object": digest(done.data)}
         for lost in outcome.unmade:
             yield {"event": "unmade", "key": lost.item, "step": step.digest, "kind": lost.kind, "reason": lost.reason}
 
@@ -234,7 +244,7 @@ class Run:
             }
         )  # fmt: skip
         kept = count_kinds(self.kept_items)
-        made = count_kinds(item for item in self.made if item not in set(self.kept_items))
+        made = count_kinds(self.made.keys() - set(self.kept_items))
         return Result(self.folder.name, self.folder, status, exit_code, made, kept, fault)
 
 
@@ -262,14 +272,14 @@ def image_problem(data: bytes, request: Any) -> str | None:
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
+def _interruptible(log: journal.Journal) -> Iterator[None]:
     """SIGINT and SIGTERM end the loop with Interrupted; outside the main thread signals stay as they are."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, frame: Any) -> None:
-        raise Interrupted(signal.Signals(number).name)
+        log.interrupt(Interrupted(signal.Signals(number).name))
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -286,7 +296,7 @@ _INTERRUPTED = Fault(
 
 def _out_of_memory(error: BaseException) -> Fault:
     fix = "Choose a smaller generate.batch_size or size, a smaller runtime.dtype, or runtime.offload"
-    return Fault("out_of_memory", "device", f"ran out of memory ({str(error).splitlines()[0][:160]})", fix)
+    return Fault("out_of_memory", "device", f"ran out of memory ({first_line(error)})", fix)
 
 
 def _bug(error: BaseException) -> Fault:

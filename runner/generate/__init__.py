@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from runner.errors import Failed, Fault
+from runner.errors import Failed, Fault, first_line
 from runner.generate.pipeline import Artist, load_artist
 from runner.generate.png import encode_png, pixels
 from runner.plan import ImagePlan, Step
@@ -101,7 +101,7 @@ def _facts(image: ImagePlan, bench: Bench, batch: int, spent: dict[str, float]) 
 
 
 def _out_of_memory(error: BaseException, step: Step) -> Fault:
-    what = f"ran out of memory for a batch of {len(step.images)} ({str(error).splitlines()[0][:160]})"
+    what = f"ran out of memory for a batch of {len(step.images)} ({first_line(error)})"
     return Fault(
         "out_of_memory", "generate.batch_size", what, "Choose a smaller batch, size, dtype, or runtime.offload"
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from runner.config.tree import Generate
-from runner.errors import Failed, Fault
+from runner.errors import Failed, Fault, first_line
 from runner.generate import proof
 from runner.generate.encode import EncodeOnce
 from runner.timing import Clock
@@ -87,7 +87,7 @@ def _load_pipeline(folder: Path, bench: Bench) -> Any:
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         fix = "Look at the folder with `python -m runner inspect`, and get its files again"
-        what = f"{folder} does not load: {_first_line(error)}"
+        what = f"{folder} does not load: {first_line(error)}"
         raise Failed("load", Fault("load_failed", "base_model.path", what, fix)) from error
     pipe.set_progress_bar_config(disable=True)
     _use_scheduler(pipe, request.generate.scheduler)
@@ -153,10 +153,6 @@ def _time_decoder(pipe: Any, clock: Clock) -> None:
             return decode(*args, **kwargs)
 
     pipe.vae.decode = timed
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def _be_quiet() -> None:

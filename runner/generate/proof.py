@@ -13,7 +13,7 @@ from typing import Any
 
 from runner.config.tree import LoraCard
 from runner.contract.families import LoraFile
-from runner.errors import Failed, Fault
+from runner.errors import Failed, Fault, first_line
 
 ADAPTER = "runner"
 COMPONENTS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3")
@@ -26,7 +26,7 @@ def bind(pipe: Any, path: Path) -> None:
         pipe.load_lora_weights(str(path.parent), weight_name=path.name, adapter_name=ADAPTER, local_files_only=True)
     except Exception as error:  # diffusers, peft and transformers raise a dozen kinds here
         pipe.unload_lora_weights()
-        what = f"{path.name} does not load: {(str(error).splitlines() or [type(error).__name__])[0][:200]}"
+        what = f"{path.name} does not load: {first_line(error)}"
         fix = "Look at it with `python -m runner inspect`, and choose the base it was trained on"
         raise Failed("load", Fault("lora_inert", "lora.path", what, fix)) from error
 
