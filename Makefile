@@ -38,4 +38,4 @@ lock: $(VENV)/.installed  ## write requirements.lock from what is installed
 	$(BIN)/python -m pip freeze --exclude-editable | sed -E 's/^torch==([0-9.]+).*/torch==\1/' > requirements.lock
 
 clean:
-	rm -rf $(VENV) outputs build dist
+	rm -rf $(VENV) build dist

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ def _dispatch(words: list[str]) -> int:
 
     command = config.parse_command(words)
     if command.needs_hydra:
-        return _hydra(words)
+        return _hydra(words, command.overrides)
     return run_request(config.compose(command.overrides), STARTED_S)
 
 
@@ -131,11 +132,13 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
         write_report(result.folder, Store(result.folder.parent.parent / "objects"))
     except OSError as error:  # a projection never fails a run
         print(f"the report was not written: {error}", file=sys.stderr)
-    if trackers and trackers[0].finish() is None:
-        print(
-            f"MLflow was not reached; the journal keeps it all (see {result.folder / 'tracking.log'})", file=sys.stderr
-        )
+    if request.track.kind == "mlflow" and not trackers and not track.read_pointer(result.folder):
+        open_tracker(result.folder)  # nothing to make, but an earlier attempt was not tracked
+    if trackers and (ending := trackers[0].finish()) != "tracked":
+        print(f"MLflow is {ending}; the journal has it all ({result.folder / 'tracking.log'})", file=sys.stderr)
     mlflow_run_id = track.read_pointer(result.folder).get("mlflow_run_id")
+    if result.bug:
+        traceback.print_exception(result.bug)
     _tell(request, result, mlflow_run_id)
     return result.exit_code
 
@@ -190,27 +193,31 @@ def _verb(words: list[str]) -> int:
     return verbs.call(words)
 
 
-def _hydra(words: list[str]) -> int:
+def _hydra(words: list[str], overrides: tuple[str, ...]) -> int:
     """Sweeps and Hydra's own flags: the same job function, called by Hydra's launcher."""
     import hydra
 
     from runner import config
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that what Hydra raises reaches us and becomes a refusal
-    sys.argv = ["runner", *words]
+    quoted = {override.replace('"', ""): override for override in overrides}
+    sys.argv = ["runner", *(quoted.get(word, word) for word in words)]
     with config.translated():
         hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep_job)()
     return 0
 
 
 def sweep_job(values: Any) -> int:
-    """One job of a sweep, with the exit code that it would have had alone."""
+    """One job of a sweep, with the exit code that it would have had alone; an interrupt ends the sweep."""
     from runner import config
 
     try:
-        return run_request(config.plain(values), time.perf_counter())
+        code = run_request(config.plain(values), time.perf_counter())
     except RunnerError as error:
         return _refuse(error, as_json=False, verb=False)
+    if code == Interrupted.exit_code:
+        raise SystemExit(code)
+    return code
 
 
 def _refuse(error: RunnerError, as_json: bool, *, verb: bool) -> int:

@@ -13,7 +13,7 @@ LIBRARIES = (
     "runner", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "hydra-core",
     "omegaconf", "mlflow", "numpy", "pillow",
 )  # fmt: skip
-DECIDES_PIXELS = ("python", "torch", "diffusers", "transformers", "peft", "device")
+DECIDES_PIXELS = ("python", "machine", "torch", "diffusers", "transformers", "peft", "numpy", "pillow", "device")
 
 
 def fingerprint(device: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ guards a run folder against a second writer. What it does not know: processes th
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -25,6 +26,7 @@ import psutil
 from runner.errors import Fault, Unavailable
 
 POLL_S = 0.2
+LOCK = "lock"  # in a run folder: who writes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +48,14 @@ def this_process(run_id: str, role: str) -> Owner:
     return Owner(process.pid, process.create_time(), platform.node(), run_id, role)
 
 
-def alive(owner: dict[str, Any] | None) -> bool:
-    """Whether the process that `owner` names runs on this machine now."""
-    if not owner or owner.get("host") != platform.node():
-        return False
-    try:
-        process = psutil.Process(owner["pid"])
-        same = abs(process.create_time() - owner["process_started"]) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def alive(run_folder: Path, owner: dict[str, Any] | None) -> bool:
+    """Whether a run's writer is at work: it holds the folder's lock, which the kernel takes back when it dies.
+
+    A writer on another machine cannot be asked; it counts as alive while its lock file is in place here.
+    """
+    if owner and owner.get("host") != platform.node():
+        return (run_folder / LOCK).exists()
+    return is_held(run_folder / LOCK)
 
 
 def lease_file(device: str) -> Path:
@@ -81,30 +81,40 @@ def lease(device: str, owner: Owner, *, wait: bool, on_wait: Callable[[dict[str,
 @contextmanager
 def only_writer(run_folder: Path, owner: Owner) -> Iterator[None]:
     """Hold a run folder for writing. Raises Unavailable when another process writes into it."""
-    file = _open_shared(run_folder / "lock")
+    file = _open_shared(run_folder / LOCK)
     try:
         if not _try_lock(file):
-            raise Unavailable(_second_writer(run_folder, read_owner(run_folder / "lock")))
+            raise Unavailable(_second_writer(run_folder, read_owner(run_folder / LOCK)))
         _write_owner(file, owner)
         yield
     finally:
         file.close()
 
 
-def admit(need_mib: int, free_mib: int | None, device: str) -> Fault | None:
-    """Whether work of this size may start; unknown free memory admits, and the device's own error decides."""
-    if free_mib is None or need_mib <= free_mib:
+def admit(need_mib: int, have_mib: int | None, device: str, which: str) -> Fault | None:
+    """Whether work of this size may start; memory that cannot be asked admits, and the device's own error decides.
+
+    `which` is `total` before the lease (too little of it is a wrong request) and `free` under it (try later).
+    """
+    if have_mib is None or need_mib <= have_mib:
         return None
-    what = f"{device} has {free_mib} MiB free; the weights alone need about {need_mib} MiB"
-    fix = "Choose a smaller runtime.dtype, runtime.offload=model, another device, or free memory"
-    return Fault("over_capacity", "hardware", what, fix, {"need_mib": need_mib, "free_mib": free_mib})
+    what = f"{device} has {have_mib} MiB of {which} memory; the weights alone need about {need_mib} MiB"
+    fix = "Choose a smaller runtime.dtype, runtime.offload=model, or another device"
+    return Fault("over_capacity", "hardware", what, fix, {"need_mib": need_mib, f"{which}_mib": have_mib})
 
 
 def free_mib(device: str) -> int | None:
     """Free memory in MiB, of the machine for `cpu` and of the card for `cuda:N`; None when it cannot be asked."""
-    if device == "cpu":
-        return int(psutil.virtual_memory().available >> 20)
-    query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "-i", device.partition(":")[2]]
+    return int(psutil.virtual_memory().available >> 20) if device == "cpu" else _card_mib(device, "memory.free")
+
+
+def total_mib(device: str) -> int | None:
+    """All memory in MiB; None when it cannot be asked."""
+    return int(psutil.virtual_memory().total >> 20) if device == "cpu" else _card_mib(device, "memory.total")
+
+
+def _card_mib(device: str, field: str) -> int | None:
+    query = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits", "-i", device.partition(":")[2]]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
         return int(answer.split()[0])
@@ -155,7 +165,10 @@ def _open_shared(path: Path) -> BinaryIO:
     """Open a lease file that other users of the machine may lock as well."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("r+b" if path.exists() else "w+b", buffering=0)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        with contextlib.suppress(OSError):  # another user's file already has its mode
+            os.fchmod(handle, 0o666)
+        return os.fdopen(handle, "r+b", buffering=0)
     except OSError as error:
         fix = "Mend its permissions, or set RUNNER_LEASES to a folder that every run of this machine shares"
         raise Unavailable(Fault("lease_unusable", str(path), f"cannot be opened ({error.strerror})", fix)) from error

@@ -22,9 +22,10 @@ from runner.errors import Corrupt, Failed, Fault, RunnerError
 
 MANIFEST = "manifest.json"
 JOURNAL = "journal.jsonl"
-
 RUNNING = ("planned", "waiting_for_gpu", "loading", "warming", "generating", "reviewing", "releasing", "verifying")
-ENDED = ("complete", "incomplete", "failed", "interrupted", "crashed", "blocked", "refused")
+ENDED = ("complete", "incomplete", "failed", "interrupted", "blocked")  # and `crashed`, which nobody lives to write
+SEAL = "seal.json"  # number and hash of the last line when an attempt ended: shows a journal that lost its end
+REQUIRED = ("run_id", "identity", "request", "contract", "pins", "prompts", "images", "tokens", "environment")
 
 Event = dict[str, Any]
 Watcher = Callable[[Event], None]
@@ -49,10 +50,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         data = path.read_bytes()
-        manifest: dict[str, Any] = json.loads(data)
-    except (OSError, ValueError) as error:
+        manifest = json.loads(data)
+        sound = isinstance(manifest, dict) and store.canonical(manifest) == data
+    except (OSError, ValueError, RecursionError) as error:
         raise Corrupt(_altered("manifest_altered", path, f"cannot be read ({error})")) from error
-    return manifest
+    if not sound or any(name not in manifest for name in REQUIRED):
+        raise Corrupt(_altered("manifest_altered", path, "is not the canonical JSON that a run writes"))
+    return dict(manifest)
 
 
 def manifest_digest(folder: Path) -> str:
@@ -72,6 +76,8 @@ class Journal:
 
     def append(self, *events: Event) -> None:
         """Commit events in order with one write and one fsync, then tell the watchers. Raises Failed(storage)."""
+        if not events:
+            return
         lines = self._chained(events)
         data = b"".join(store.canonical(line) + b"\n" for line in lines)
         size = self.path.stat().st_size
@@ -80,17 +86,25 @@ class Journal:
             self._write(data)
             self.last_hash, self.next_number = lines[-1]["hash"], lines[-1]["n"] + 1
         except Failed:
+            self._stop = None  # the failure ends the run anyway
             with contextlib.suppress(OSError):
                 os.truncate(self.path, size)  # what a full disk let through of it
             raise
         finally:
             self.committing = False
+        for line in lines:
+            self._tell(line)
         if self._stop is not None:
             stop, self._stop = self._stop, None
             raise stop
-        for line in lines:
-            for watch in self.watchers:
+
+    def _tell(self, line: Event) -> None:
+        """A watcher that breaks (a closed terminal) is told no more; the line is committed in any case."""
+        for watch in list(self.watchers):
+            try:
                 watch(line)
+            except Exception:
+                self.watchers.remove(watch)
 
     def interrupt(self, stop: BaseException) -> None:
         """Raise `stop` now, or after the commit that is under way: between write and chain it would break both."""
@@ -162,20 +176,42 @@ def read_events(folder: Path) -> Reading:
             return Reading(events, sound, f"line {number} {problem}")
         events.append(event)
         before = event["hash"]
-    return Reading(events, sound, None)
+    return Reading(events, sound, _lost_end(folder, events))
+
+
+def seal(folder: Path, log: Journal) -> None:
+    """Note where the journal ends, so that a journal cut short afterwards shows."""
+    store.write_durably(folder / SEAL, store.canonical({"n": log.next_number - 1, "hash": log.last_hash}))
+
+
+def _lost_end(folder: Path, events: list[Event]) -> str | None:
+    try:
+        sealed = json.loads((folder / SEAL).read_bytes())
+        there = events[sealed["n"]]["hash"] == sealed["hash"]
+    except FileNotFoundError:
+        return None
+    except IndexError:
+        return f"is cut short: it has {len(events)} lines and had at least {sealed['n'] + 1}"
+    except (ValueError, KeyError, TypeError):
+        return f"has a {SEAL} beside it that cannot be read"
+    return None if there else "is not the one that was sealed when the run ended"
 
 
 def _parse(line: bytes) -> Event | None:
     try:
         event = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) and {"hash", "prev", "event", "n"} <= event.keys() else None
 
 
 def _broken_link(event: Event, before: str | None, number: int) -> str | None:
     body = {key: value for key, value in event.items() if key != "hash"}
-    if store.digest_of(body) != event["hash"]:
+    try:
+        found = store.digest_of(body)
+    except ValueError:  # NaN, or half of a surrogate pair: no line of ours has them
+        return "was altered: it is not canonical JSON"
+    if found != event["hash"]:
         return "was altered: its hash is not that of its content"
     if before is not None and event["prev"] != before:
         return "does not follow the line before it: lines are missing or were moved"
@@ -196,6 +232,7 @@ class State:
     timings: dict[str, dict[str, float]] = field(default_factory=dict)
     failure: dict[str, Any] | None = None
     last_event: str | None = None
+    num_differing: int = 0  # kept images that came out with other bytes when their batch was sampled again
 
     @property
     def open(self) -> bool:
@@ -235,6 +272,10 @@ def _ended(state: State, event: Event) -> None:
     state.timings, state.failure = event.get("timings", {}), event.get("failure")
 
 
+def _differs(state: State, event: Event) -> None:
+    state.num_differing += 1
+
+
 def _nothing(state: State, event: Event) -> None:
     del state, event
 
@@ -245,6 +286,7 @@ _FOLDS: dict[str, Callable[[State, Event], None]] = {
     "made": _item,
     "unmade": _item,
     "ended": _ended,
+    "differs": _differs,
 }
 
 
@@ -272,9 +314,9 @@ class Run:
     def id(self) -> str:
         return self.folder.name
 
-    def status(self, alive: Callable[[dict[str, Any] | None], bool]) -> str:
+    def status(self, alive: Callable[[Path, dict[str, Any] | None], bool]) -> str:
         """The folded status; `crashed` when the journal has no end and its writer is gone."""
-        return "crashed" if self.state.open and not alive(self.state.owner) else self.state.status
+        return "crashed" if self.state.open and not alive(self.folder, self.state.owner) else self.state.status
 
     def images(self) -> list[dict[str, Any]]:
         """Every planned image with what became of it."""
@@ -291,6 +333,7 @@ class Run:
             "seed": seed,
             "prompt": prompt["text"],
             "prompt_key": prompt["key"],
+            "prompt_id": prompt["id"],
             "width": settings["width"],
             "height": settings["height"],
             "status": "complete" if made else "failed" if event else "planned",
@@ -304,5 +347,8 @@ class Run:
 
 def read_run(folder: Path) -> Run:
     """Read a run folder. Raises Corrupt when its manifest cannot be read."""
-    reading = read_events(folder)
-    return Run(folder, read_manifest(folder), reading.events, fold(reading.events), reading.problem)
+    reading, manifest = read_events(folder), read_manifest(folder)
+    problem = reading.problem
+    if problem is None and reading.events and reading.events[0]["prev"] != manifest_digest(folder):
+        problem = "the manifest is not the one that the journal began with"
+    return Run(folder, manifest, reading.events, fold(reading.events), problem)

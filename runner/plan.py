@@ -16,16 +16,14 @@ from runner.config.tree import Request
 FORMAT = "runner-manifest/1"
 STEP_VERSIONS = {"generate": 1, "critique": 1}
 SEED_BITS = 32
-IDENTITY_SECTIONS = (
-    "mode", "stages", "seed", "base_model", "lora", "trigger", "prompt", "critic", "generate", "runtime",
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPlan:
     """One text of the plan, with its sections as they were composed."""
 
-    key: str
+    key: str  # with the arm of a probe
+    id: str
     text: str
     sections: Mapping[str, str]
     triggered: bool
@@ -84,7 +82,7 @@ def make_plan(request: Request, prompts: Sequence[PromptPlan], pins: Mapping[str
         images[at : at + request.generate.batch_size] for at in range(0, len(images), request.generate.batch_size)
     ]
     made_with = store.digest_of(_generate_settings(request, pins, device))
-    judged_with = store.digest_of({"made": made_with, "profile": pins["profile"], "critic": pins["critic_sha256"]})
+    judged_with = store.digest_of({"made": made_with, "profile": pins["profile"], "critic": pins["critic_files"]})
     settings = {"generate": made_with, "critique": judged_with}
     steps = tuple(_step(kind, settings[kind], batch) for kind in request.stages for batch in batches)
     return Plan(store.digest_of([[step.digest, step.items] for step in steps]), images, steps)
@@ -95,16 +93,16 @@ def image_seed(root: int, prompt: PromptPlan, number: int) -> int:
 
     Both arms of a probe share their seeds, so that they differ in the trigger alone.
     """
-    prompt_id = prompt.key.removesuffix(".without").removesuffix(".with")
-    return int(store.digest_of([root, prompt_id, number])[: SEED_BITS // 4], 16)
+    return int(store.digest_of([root, prompt.id, number])[: SEED_BITS // 4], 16)
 
 
 def _generate_settings(request: Request, pins: Mapping[str, Any], device: str) -> dict[str, Any]:
     generate = request.generate.model_dump(mode="json", exclude={"images_per_prompt", "batch_size"})
     return {
-        "base": pins["base_sha256"],
-        "pipeline": request.base_model.pipeline,
-        "lora": [pins["lora_sha256"], request.lora.scale] if pins["lora_sha256"] else None,
+        "mode": request.mode,
+        "base": [request.base_model.id, request.base_model.pipeline, pins["base_files"]],
+        "lora": [request.lora.id, pins["lora_sha256"], request.lora.scale] if pins["lora_sha256"] else None,
+        "trigger": request.trigger.token,
         "tokenizers": pins["tokenizers"],
         "generate": generate,
         "overflow": request.prompt.overflow,
@@ -114,7 +112,7 @@ def _generate_settings(request: Request, pins: Mapping[str, Any], device: str) -
 
 
 def _step(kind: str, settings: str, images: tuple[ImagePlan, ...]) -> Step:
-    inputs = [[image.prompt.text, image.seed] for image in images]
+    inputs = [[image.key, image.prompt.text, image.prompt.triggered, image.seed] for image in images]
     sections = [dict(image.prompt.sections) for image in images] if kind == "critique" else []
     return Step(kind, store.digest_of([kind, STEP_VERSIONS[kind], settings, inputs, sections]), images)
 
@@ -147,7 +145,13 @@ def manifest(
 
 
 def _prompt_entry(prompt: PromptPlan) -> dict[str, Any]:
-    return {"key": prompt.key, "text": prompt.text, "sections": dict(prompt.sections), "triggered": prompt.triggered}
+    return {
+        "key": prompt.key,
+        "id": prompt.id,
+        "text": prompt.text,
+        "sections": dict(prompt.sections),
+        "triggered": prompt.triggered,
+    }
 
 
 def changed_fields(before: Any, now: Any, path: str = "") -> list[str]:

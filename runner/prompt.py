@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SLOT = "{trigger}"
+CLIP_WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 PLAIN_SECTION = "text"  # the one section of a prompt that is given as a plain text
 
 
@@ -104,7 +105,7 @@ def _compose(name: str, arm: _Arm, sections: Mapping[str, str], separator: str, 
     text, placed, slots = "", [], []
     for section, template in sections.items():
         # a token written out in full is the same request as the slot
-        part, found = _fill(template.replace(token, SLOT) if token else template, arm.word)
+        part, found = _fill(_slotted(template, token) if token else template, arm.word)
         if not part:
             continue
         text += separator if text else ""
@@ -112,6 +113,16 @@ def _compose(name: str, arm: _Arm, sections: Mapping[str, str], separator: str, 
         placed.append(Section(section, part, len(text), len(text) + len(part)))
         text += part
     return ComposedPrompt(name, arm.variant, text, tuple(placed), tuple(slots))
+
+
+def plain_prompt(name: str, text: str) -> ComposedPrompt:
+    """A text that is counted like a prompt but composed of nothing: the negative prompt."""
+    return ComposedPrompt(name, "", text, (), ())
+
+
+def _slotted(template: str, token: str) -> str:
+    """Put the slot where the token stands as a word of its own: the `sks` of "asks" is none."""
+    return re.sub(rf"(?<!\w){re.escape(token)}(?!\w)", lambda _: SLOT, template)
 
 
 def _fill(template: str, word: str) -> tuple[str, list[tuple[int, int]]]:
@@ -213,18 +224,43 @@ def _num_tokens_between(offsets: Sequence[tuple[int, int]], begin: int, end: int
 
 
 def load_encoder(name: str, folder: Path) -> Encoder:
-    """Load a tokenizer folder (`tokenizer.json` and `tokenizer_config.json`). Raises Refused if it cannot."""
-    from tokenizers import Tokenizer
-
+    """Load a tokenizer folder: `tokenizer.json`, or CLIP's `vocab.json` and `merges.txt`. Raises Refused."""
     try:
         config = json.loads((folder / "tokenizer_config.json").read_bytes())
-        data = (folder / "tokenizer.json").read_bytes()
-        tokenizer = Tokenizer.from_str(data.decode())
+        tokenizer = _tokenizer(folder, config)
+        limit = int(config["model_max_length"])
     except Exception as error:  # tokenizers raises bare Exception for a damaged file
         fix = "Save the tokenizer again with `save_pretrained` of a fast tokenizer"
-        what = f"cannot be read ({first_line(error)})"
+        what = f"cannot be read ({type(error).__name__}: {first_line(error)})"
         raise Refused(Fault("tokenizer_unreadable", str(folder), what, fix)) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     overhead = len(tokenizer.encode("", add_special_tokens=True).ids)
-    return Encoder(name, tokenizer, int(config["model_max_length"]), overhead, store.digest(data))
+    return Encoder(name, tokenizer, limit, overhead, store.digest(tokenizer.to_str().encode()))
+
+
+def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    if (folder / "tokenizer.json").exists():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if config.get("tokenizer_class") != "CLIPTokenizer":
+        raise ValueError(f"no tokenizer.json, and {config.get('tokenizer_class')} cannot be built from its vocabulary")
+    return _clip_tokenizer(folder)
+
+
+def _clip_tokenizer(folder: Path) -> Tokenizer:
+    """CLIP's tokenizer from its two files, as transformers builds it (CLIPTokenizer in transformers 5.23)."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    vocabulary, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    begin, end = "<|startoftext|>", "<|endoftext|>"
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=end))
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), spaces, normalizers.Lowercase()])
+    words = Regex(CLIP_WORDS)
+    split = pre_tokenizers.Split(words, behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    specials = [(begin, vocabulary[begin]), (end, vocabulary[end])]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{begin} $A {end}", special_tokens=specials)
+    return tokenizer

@@ -1,6 +1,7 @@
 """Bytes by their sha256, written once.
 
-It refuses to overwrite and never deletes. What it does not know: what the bytes mean; that is the journal's.
+It never deletes, and replaces bytes only where they no longer have their name. What it does not know: what
+the bytes mean; that is the journal's.
 Write order is fsync of a hidden neighbour, rename, fsync of the folder: a crash leaves an orphan at worst.
 """
 
@@ -10,7 +11,6 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,6 @@ class Store:
         """Whether the object is there and its bytes have its name."""
         path = self.path(name)
         return path.is_file() and file_digest(path) == name
-
-    def names(self) -> Iterator[str]:
-        """Every object by the name its place gives it; hidden neighbours of unfinished writes are not listed."""
-        for folder in sorted(self.root.glob("[0-9a-f][0-9a-f]")):
-            for path in sorted(folder.iterdir()):
-                if not path.name.startswith("."):
-                    yield folder.name + path.name
 
     def _write(self, path: Path, data: bytes) -> None:
         try:

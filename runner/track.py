@@ -16,10 +16,12 @@ import select
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+import traceback
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from filelock import FileLock
 
@@ -58,14 +60,14 @@ class Tracker:
                 command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, env=_environment()
             )
 
-    def finish(self) -> str | None:
-        """Ask for the final projection and wait for it; returns the MLflow run id, None when it failed."""
+    def finish(self) -> str:
+        """Ask for the final projection and wait for it: `tracked`, `late` (it goes on by itself) or `failed`."""
         if self.process is None or self.process.stdin is None:
-            return None
+            return "failed"
         self.process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(self.timeout_s)
-        return read_pointer(self.folder).get("mlflow_run_id") if self.process.returncode == 0 else None
+        return {0: "tracked", None: "late"}.get(self.process.returncode, "failed")
 
 
 def read_pointer(folder: Path) -> dict[str, Any]:
@@ -92,12 +94,14 @@ def project(folder: Path, track: Track) -> str:
         client = mlflow.MlflowClient(store_uri(outputs, track))
         mlflow_id = _mlflow_run(client, _experiment(client, track, outputs), run)
     _log_numbers(client, mlflow_id, run)
+    pointer = read_pointer(folder)
+    shown = pointer.get("thumbnails", {}) if pointer.get("mlflow_run_id") == mlflow_id else {}
     if run.state.ended or run.status(gpu.alive) == "crashed":
-        _log_artifacts(client, mlflow_id, run, Store(outputs / "objects"), track)
+        _log_artifacts(client, mlflow_id, run)
+        shown = _log_thumbnails(client, mlflow_id, run, track, shown)
         client.set_terminated(mlflow_id, MLFLOW_STATUS.get(run.status(gpu.alive), "FAILED"))
-    store.write_durably(
-        folder / POINTER, store.canonical({"mlflow_run_id": mlflow_id, "uri": store_uri(outputs, track)})
-    )
+    pointer = {"mlflow_run_id": mlflow_id, "uri": store_uri(outputs, track), "thumbnails": shown}
+    store.write_durably(folder / POINTER, store.canonical(pointer))
     return mlflow_id
 
 
@@ -110,19 +114,21 @@ def _experiment(client: Any, track: Track, outputs: Path) -> str:
 
 
 def _mlflow_run(client: Any, experiment: str, run: journal.Run) -> str:
-    """The MLflow run that carries this run's id as a tag; a new one the first time."""
+    """The MLflow run that carries this manifest's digest as a tag; a new one the first time."""
     from mlflow.entities import Param, RunTag
 
-    found = client.search_runs([experiment], f"tags.run_id = '{run.id}'", max_results=1)
+    tags = tags_of(run.manifest, run.folder)
+    wanted = f"tags.run_id = '{run.id}' AND tags.manifest = '{tags['manifest']}'"
+    found = client.search_runs([experiment], wanted, max_results=1)
     if found:
         mlflow_id = str(found[0].info.run_id)
         client.update_run(mlflow_id, status="RUNNING")
-        return mlflow_id
-    created = client.create_run(experiment, run_name=run.id, tags={"run_id": run.id})
+    else:
+        identity = {"run_id": run.id, "manifest": tags["manifest"]}
+        mlflow_id = str(client.create_run(experiment, run_name=run.id, tags=identity).info.run_id)
     params = [Param(key, str(value)[:6000]) for key, value in params_of(run.manifest).items()]
-    tags = [RunTag(key, str(value)) for key, value in _tags(run.manifest, run.folder).items()]
-    client.log_batch(created.info.run_id, params=params, tags=tags)
-    return str(created.info.run_id)
+    client.log_batch(mlflow_id, params=params, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+    return mlflow_id
 
 
 def params_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,7 +157,8 @@ def params_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     return params
 
 
-def _tags(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def tags_of(manifest: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Who a run is: its manifest, contract, fallback and commit."""
     environment = manifest["environment"]
     tags = {
         "manifest": journal.manifest_digest(folder),
@@ -223,42 +230,56 @@ def _review_metrics(images: list[dict[str, Any]]) -> dict[str, float]:
     return metrics
 
 
-def _log_artifacts(client: Any, mlflow_id: str, run: journal.Run, objects: Store, track: Track) -> None:
-    images = run.images()
+def _log_artifacts(client: Any, mlflow_id: str, run: journal.Run) -> None:
+    """Files at the artifact root, each written over on a resume: pictures, records, and tables that the UI shows."""
+    from mlflow.entities import RunTag
+
+    tables = {
+        "tokens.json": table_of(run.manifest["tokens"], _TOKEN_COLUMNS),
+        "review.json": table_of(run.images(), _REVIEW_COLUMNS),
+    }
+    records = {"contract.json": run.manifest["contract"], "request.json": run.manifest["request"], **tables}
     with tempfile.TemporaryDirectory() as scratch:
-        place = Path(scratch)
-        (place / journal.MANIFEST).write_bytes((run.folder / journal.MANIFEST).read_bytes())
-        (place / "contract.json").write_text(json.dumps(run.manifest["contract"], indent=1), "utf-8")
-        (place / "request.json").write_text(json.dumps(run.manifest["request"], indent=1), "utf-8")
-        for name in ("grid.png", "report.html"):
+        for name, value in records.items():
+            (Path(scratch) / name).write_text(json.dumps(value), "utf-8")
+        for name in (journal.MANIFEST, "grid.png", "report.html"):
             if (run.folder / name).exists():
-                (place / name).write_bytes((run.folder / name).read_bytes())
-        client.log_artifacts(mlflow_id, str(place))
-    client.log_table(mlflow_id, _columns(run.manifest["tokens"], _TOKEN_COLUMNS), "tokens.json")
-    client.log_table(mlflow_id, _columns(images, _REVIEW_COLUMNS), "review.json")
-    if track.thumbnails:
-        _log_thumbnails(client, mlflow_id, images, objects)
+                (Path(scratch) / name).write_bytes((run.folder / name).read_bytes())
+        client.log_artifacts(mlflow_id, scratch)
+    shown = [{"path": name, "type": "table"} for name in tables]  # MLflow's own mark of a table, see log_table
+    client.log_batch(mlflow_id, tags=[RunTag("mlflow.loggedArtifacts", json.dumps(shown))])
 
 
 _TOKEN_COLUMNS = ("prompt", "encoder", "raw", "overhead", "templated", "limit", "headroom", "trigger_pieces", "lost")
 _REVIEW_COLUMNS = ("key", "prompt", "seed", "status", "digest", "scores", "tags", "unscored", "verdict")
 
 
-def _columns(rows: list[Any], names: tuple[str, ...]) -> dict[str, list[Any]]:
-    return {name: [_cell(row[name]) for row in rows] for name in names}
+def table_of(rows: list[Any], columns: tuple[str, ...]) -> dict[str, Any]:
+    """Rows in the form of `mlflow.log_table`, which itself would append to the table of an earlier attempt."""
+    return {"columns": list(columns), "data": [[_cell(row[name]) for name in columns] for row in rows]}
 
 
 def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list) else value
 
 
-def _log_thumbnails(client: Any, mlflow_id: str, images: list[dict[str, Any]], objects: Store) -> None:
-    """Each image under its key at step 0, so that the chart view shows the same key of several runs together."""
+def _log_thumbnails(
+    client: Any, mlflow_id: str, run: journal.Run, track: Track, shown: Mapping[str, str]
+) -> dict[str, str]:
+    """Each image under its key at step 0, so that the chart view shows the same key of several runs together.
+
+    `shown` is what an earlier attempt logged, by key; MLflow would keep both. Returns what is logged now.
+    """
     from PIL import Image
 
-    for image in [image for image in images if image["digest"]][:MAX_THUMBNAILS]:
+    objects, now = Store(run.folder.parent.parent / "objects"), dict(shown)
+    for image in [image for image in run.images() if image["digest"]][: MAX_THUMBNAILS if track.thumbnails else 0]:
+        if now.get(image["key"]) == image["digest"]:
+            continue
         with contextlib.suppress(Corrupt), Image.open(io.BytesIO(objects.get(image["digest"]))) as picture:
             client.log_image(mlflow_id, picture.convert("RGB"), key=image["key"], step=0, synchronous=True)
+            now[image["key"]] = image["digest"]
+    return now
 
 
 def _milliseconds(run: journal.Run) -> int:
@@ -272,27 +293,45 @@ def _environment() -> dict[str, str]:
     own = {
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is down is known at once; a rebuild repairs later
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # a server that is down is known at once
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     return {**os.environ, **own}
 
 
-def _follow(folder: Path, track: Track) -> Iterator[str]:
-    """Project now, then now and again while the pipe is open, and once more when it closes."""
-    yield project(folder, track)
-    while not select.select([sys.stdin], [], [], EVERY_S)[0]:
-        yield project(folder, track)
-    yield project(folder, track)
+def follow(folder: Path, track: Track, closed: IO[str]) -> bool:
+    """Project now, then now and again until the pipe closes, and once more; returns whether that last one worked.
+
+    One projection that fails (a server that restarts) does not cost the next.
+    """
+    _try_to_project(folder, track)
+    while not select.select([closed], [], [], EVERY_S)[0]:
+        _try_to_project(folder, track)
+    _wait_for_the_writer(folder)
+    return _try_to_project(folder, track)
 
 
-def main() -> None:
+def _try_to_project(folder: Path, track: Track) -> bool:
+    try:
+        project(folder, track)
+    except Exception:
+        traceback.print_exc()
+        return False
+    return True
+
+
+def _wait_for_the_writer(folder: Path) -> None:
+    """The pipe of a killed process closes a moment before the process is gone."""
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and journal.read_run(folder).state.open and gpu.is_held(folder / gpu.LOCK):
+        time.sleep(0.05)
+
+
+def main() -> int:
     """`python -m runner.track RUN_FOLDER TRACK_SETTINGS`: what Tracker starts."""
-    folder, track = Path(sys.argv[1]), Track.model_validate_json(sys.argv[2])
-    for _ in _follow(folder, track):
-        pass
+    return 0 if follow(Path(sys.argv[1]), Track.model_validate_json(sys.argv[2]), sys.stdin) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from tests.fakes import Door
 
-settings.register_profile("runner", deadline=None, derandomize=True, database=None, max_examples=50)
+settings.register_profile("runner", deadline=None, derandomize=True, database=None, max_examples=20)
 settings.load_profile("runner")
 
 

@@ -31,18 +31,18 @@ Widths = Mapping[str, tuple[int, int]]  # layer name -> width in, width out
 
 @functools.cache
 def _composed(words: tuple[str, ...]) -> str:
-    return json.dumps(config.compose(words))
+    return json.dumps(config.compose(config.parse_command([*words]).overrides))
 
 
-def composed(experiment: str = "demo", *options: str) -> dict[str, Any]:
-    """The plain values of a shipped experiment, with group options chosen as on the command line."""
-    values: dict[str, Any] = json.loads(_composed((f"+experiment={experiment}", *options)))
+def composed(experiment: str = "demo", *words: str) -> dict[str, Any]:
+    """The plain values of an experiment and more words of a command line; each command is composed once."""
+    values: dict[str, Any] = json.loads(_composed((f"+experiment={experiment}", *words)))
     return values
 
 
-def request(changes: Mapping[str, Any] | None = None, experiment: str = "demo", *options: str) -> Request:
+def request(changes: Mapping[str, Any] | None = None, experiment: str = "demo", *words: str) -> Request:
     """A shipped experiment with dotted keys changed: `request({"lora.scale": 0.5})`."""
-    values = composed(experiment, *options)
+    values = composed(experiment, *words)
     for path, value in (changes or {}).items():
         *parents, leaf = path.split(".")
         functools.reduce(lambda place, name: place[name], parents, values)[leaf] = value

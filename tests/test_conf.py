@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from itertools import zip_longest
 from pathlib import Path
 
 import pytest
 import yaml
 
-from runner import config
 from tests import fakes
 
 CONF = fakes.ROOT / "conf"
+UNTYPED = ("experiment", "hydra", "local")
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
-OPTIONS = sorted(
-    path.relative_to(CONF) for path in CONF.glob("*/*.yaml") if path.parent.name not in ("experiment", "local")
-)
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in UNTYPED)
+OPTIONS = [[f"{group}={path.stem}" for path in sorted((CONF / group).glob("*.yaml"))] for group in GROUPS]
+ROWS = [tuple(filter(None, row)) for row in zip_longest(*OPTIONS)]  # one option of each group at a time
 FILES = [path.relative_to(CONF) for path in sorted(CONF.rglob("*.yaml")) if "local" not in path.parts]
 
 
@@ -30,12 +31,12 @@ def test_an_experiment_begins_with_its_command_and_that_composes(name: str) -> N
     assert lines[0] == "# @package _global_"
     python, dash_m, runner, *words = shlex.split(lines[1].removeprefix("# "))
     assert [python, dash_m, runner, words[0]] == ["python", "-m", "runner", f"+experiment={name}"]
-    config.parse_request(config.compose(config.parse_command(words).overrides))
+    fakes.request({}, name, *words[1:])
 
 
-@pytest.mark.parametrize("option", OPTIONS, ids=str)
-def test_every_option_of_a_group_composes_with_the_demo(option: Path) -> None:
-    assert fakes.request({}, "demo", f"{option.parent}={option.stem}").name == "demo"
+@pytest.mark.parametrize("words", ROWS, ids=" ".join)
+def test_every_option_of_every_group_composes_with_the_demo(words: tuple[str, ...]) -> None:
+    assert fakes.request({}, "demo", *words).name == "demo"
 
 
 @pytest.mark.parametrize("file", FILES, ids=str)

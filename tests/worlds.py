@@ -36,7 +36,9 @@ def prompts(count: int, subject: str = "a {trigger}") -> str:
     return f"prompt.items=[{','.join(items)}]"
 
 
-TINY = ("+experiment=demo", "track=none", "generate.steps=2", "generate.batch_size=2", prompts(2))  # 2 x 2 images
+TINY = (  # 2 x 2 images on one thread
+    "+experiment=demo", "track=none", "generate.steps=2", "generate.batch_size=2", "runtime.num_threads=1", prompts(2),
+)  # fmt: skip
 
 
 def accept(outputs: Path, *overrides: str, base: tuple[str, ...] = TINY) -> execute.Accepted:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +40,13 @@ def parse_command(argv: list[str]) -> Command:
     """Split a command line with Hydra's own parser; `--config-dir DIR` becomes a search path override."""
     from hydra._internal.utils import get_args_parser
 
-    args = get_args_parser().parse_args(argv)
+    complaints = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaints):
+            args = get_args_parser().parse_intermixed_args(argv)
+    except SystemExit as error:
+        what = complaints.getvalue().strip().rpartition("error: ")[2] or f"{' '.join(argv)} cannot be read"
+        raise Refused(Fault("bad_option", "command line", what, "See `python -m runner --help`")) from error
     needs_hydra = any(getattr(args, flag, None) for flag in HYDRA_FLAGS)
     overrides = [_quoted(override) for override in args.overrides]
     return Command((*overrides, *_search_path(args)), needs_hydra)
@@ -75,7 +83,7 @@ def translated() -> Iterator[None]:
 
     try:
         yield
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError, ValueError) as error:
         raise Refused(_fault(error)) from error
 
 
@@ -104,6 +112,8 @@ def _refuse_mistyped(overrides: tuple[str, ...]) -> None:
 
 
 def _fault(error: Exception) -> Fault:
+    if (mark := _yaml_mark(error)) is not None:
+        return mark
     text = _whole_text(error)
     for pattern, make in _TRANSLATIONS:
         if found := re.search(pattern, text, re.S):
@@ -111,6 +121,18 @@ def _fault(error: Exception) -> Fault:
     first = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     fix = "Look at the line it names; `python -m runner --help` lists groups and options"
     return Fault("bad_config", _where(text), " ".join(first.split()), fix)
+
+
+def _yaml_mark(error: BaseException | None) -> Fault | None:
+    """The mistake that PyYAML points at, wherever it stands in the chain of causes."""
+    from yaml import MarkedYAMLError
+
+    while error is not None and not isinstance(error, MarkedYAMLError):
+        error = error.__cause__ or error.__context__
+    if error is None or error.problem_mark is None:
+        return None
+    where = f"{error.problem_mark.name}, line {error.problem_mark.line + 1}"
+    return Fault("bad_yaml", where, f"is not YAML: {error.problem}", "Mend that line")
 
 
 def _whole_text(error: BaseException) -> str:
@@ -125,7 +147,9 @@ def _whole_text(error: BaseException) -> str:
 def _unknown_group_option(found: re.Match[str], text: str) -> Fault:
     group, _slash, option = found[1].rpartition("/")
     code = "unknown_experiment" if group == "experiment" else "unknown_option"
-    return Fault(code, f"{group}={option}", f"conf/{group} has no {option!r}", choose(option, _options(group)))
+    listed = re.search(r"Available options in '[^']*':\n((?:\t[^\n]*\n?)+)", text)
+    known = [line.strip() for line in listed[1].splitlines()] if listed else _options(group)
+    return Fault(code, f"{group}={option}", f"conf/{group} has no {option!r}", choose(option, known))
 
 
 def _no_group(found: re.Match[str], text: str) -> Fault:
@@ -145,9 +169,8 @@ def _mandatory_group(found: re.Match[str], text: str) -> Fault:
     return Fault("missing_value", group, what, f"Type +experiment=NAME or {group}=NAME. {choose('', _options(group))}")
 
 
-def _bad_yaml(found: re.Match[str], text: str) -> Fault:
-    what = " ".join(found[1].split())
-    return Fault("bad_yaml", f"{found[2]}, line {found[3]}", f"is not YAML: {what}", "Mend that line")
+def _bad_word(found: re.Match[str], text: str) -> Fault:
+    return Fault("bad_override", found[1], "is no override", "Write key=value, +key=value or ~key")
 
 
 def _bad_override(found: re.Match[str], text: str) -> Fault:
@@ -162,6 +185,7 @@ def _interpolation(found: re.Match[str], text: str) -> Fault:
 
 
 _TRANSLATIONS = (
+    (r"Error parsing override '([^'=]+)'", _bad_word),
     (r"Could not find '([\w./-]+)'", _unknown_group_option),
     (r"You must specify '([\w./-]+)'", _mandatory_group),
     (r"Could not override '([^']+)'", _no_group),
@@ -170,7 +194,6 @@ _TRANSLATIONS = (
     (r"Could not delete from config\. '([^']+)' does not exist", _unknown_key),
     (r"Ambiguous value for argument '[^\n]*", _bad_override),
     (r"(?:mismatched input|no viable alternative|extraneous input|token recognition|NoViableAlt)[^\n]*", _bad_override),
-    (r"^(.*?)\n\s+in \"([^\"]+)\", line (\d+)", _bad_yaml),
 )  # fmt: skip
 
 

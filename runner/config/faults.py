@@ -63,7 +63,7 @@ def _one_per_place(error: ValidationError) -> list[Any]:
     seen: dict[str, Any] = {}
     for problem in error.errors(include_url=False):
         seen.setdefault(_path(problem["loc"]), problem)
-    return list(seen.values())
+    return [p for path, p in seen.items() if not (p["type"] == "too_short" and p["input"])]
 
 
 def _path(location: tuple[int | str, ...]) -> str:
@@ -83,6 +83,8 @@ def _fault(problem: Any) -> Fault:
     if kind == "missing":
         return _missing_value(path)
     code = _CODES.get(kind, "wrong_type")
+    if kind == "too_short":
+        return Fault(code, path, "is empty", "Give at least one entry")
     shown = f"is {given!r}" if not isinstance(given, (dict, list, tuple)) else f"has {len(given)} entries"
     return Fault(code, path, shown, f"It {problem['msg'].removeprefix('Input ').removeprefix('String ')}")
 

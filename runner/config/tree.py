@@ -9,12 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+Names = Annotated[tuple[str, ...], Field(strict=False)]  # YAML has lists, a frozen tree has tuples
 
 
 class Section(BaseModel):
     """A part of a request: frozen, closed, and free of NaN."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
 
 
 class BaseModelCard(Section):
@@ -53,7 +54,7 @@ class LoraCard(Section):
     """Alpha; the effect is scaled by alpha / rank."""
     scale: Annotated[float, Field(ge=-4, le=4)]
     """Strength at which it is applied; 1 is as trained."""
-    scale_range: tuple[float, float]
+    scale_range: Annotated[tuple[float, float], Field(strict=False)]
     """Strengths that its author found usable; a scale outside is refused."""
     sha256: Sha256 | None
     """Expected digest of the file; null accepts the file found and records its digest."""
@@ -64,7 +65,7 @@ class LoraCard(Section):
 
 
 class Trigger(Section):
-    token: str | None
+    token: Annotated[str, Field(pattern=r"^\S(.*\S)?$")] | None
     """The trigger token that stands in the place of `{trigger}`; null when none is used."""
     mode: Literal["required", "forbidden", "probe"]
     """required: every prompt has it. forbidden: none has it. probe: every prompt is made with and without it."""
@@ -85,7 +86,7 @@ class Budget(Section):
     min: Annotated[int, Field(ge=0)]
     """Fewest tokens of a product prompt, without the template."""
     target: Annotated[int, Field(ge=0)]
-    """Tokens a product prompt should have; shown in the token table."""
+    """Tokens a product prompt should have; shown beside the count."""
     max: Annotated[int, Field(ge=1)]
     """Most tokens of any prompt, without the template; the encoder's own limit counts as well."""
 
@@ -93,9 +94,9 @@ class Budget(Section):
 class Prompt(Section):
     set: Name
     """Name of the prompt set."""
-    sections: tuple[str, ...]
+    sections: Names
     """Section names a prompt of this set may have, in the order in which they are joined."""
-    required: tuple[str, ...]
+    required: Names
     """Sections that a product prompt must have."""
     separator: str
     """Text between two sections."""
@@ -103,7 +104,7 @@ class Prompt(Section):
     """error: a prompt over the limit is refused with the text that would be lost. truncate: the encoder cuts it."""
     budget: Budget
     """Token budget of every prompt of the set."""
-    items: Annotated[tuple[str | PromptItem, ...], Field(min_length=1)]
+    items: Annotated[tuple[str | PromptItem, ...], Field(min_length=1, strict=False)]
     """The prompts: a text, or `{id, sections}`. `{trigger}` marks the place of the trigger token."""
 
 
@@ -125,7 +126,7 @@ class Criterion(Section):
     """choice: which of the labels the image shows. reference: how near it is to reference pictures."""
     section: str
     """Prompt section in which the asked label is looked for."""
-    labels: tuple[str, ...]
+    labels: Names
     """The closed list of answers of a choice."""
     template: str
     """Text that the critic compares with the image; `{label}` is each label in turn."""
@@ -154,7 +155,7 @@ class CriticProfile(Section):
     """Expected digest over its weight files; null records the digest found."""
     scale: Scale
     """Lowest and highest score."""
-    criteria: tuple[Criterion, ...]
+    criteria: Annotated[tuple[Criterion, ...], Field(strict=False)]
     """What is judged, in order."""
     max_unscored_share: Share
     """A run with a larger share of unscored images fails."""
@@ -227,6 +228,11 @@ class Track(Section):
     """How long the end of a run waits for the tracker; it goes on in the background after that."""
 
 
+class Local(Section):
+    models: str
+    """Where this machine keeps model folders and LoRA files; cards name theirs below it."""
+
+
 class Run(Section):
     fresh: bool
     """Start a new attempt even if this request was run before."""
@@ -239,7 +245,7 @@ class Request(Section):
     """Name of the experiment; the first half of the run id."""
     mode: Literal["base", "lora"]
     """What is tested: the base model alone, or the base model with a LoRA. There is no default."""
-    stages: Annotated[tuple[Literal["generate", "critique"], ...], Field(min_length=1)]
+    stages: Annotated[tuple[Literal["generate", "critique"], ...], Field(min_length=1, strict=False)]
     """What is done, in order."""
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     """Root of every image's seed."""
@@ -247,10 +253,12 @@ class Request(Section):
     """How far to go: contract and plan write nothing."""
     output: Literal["text", "json"]
     """json ends standard output with one line for a program to read."""
-    outputs: str
+    outputs: Annotated[str, Field(min_length=1)]
     """Root of everything that is written."""
     sweep: str | None
     """Name that the runs of one sweep share in MLflow."""
+    local: Local
+    """This machine's own paths (conf/local/default.yaml)."""
     base_model: BaseModelCard
     """The diffusion model."""
     lora: LoraCard

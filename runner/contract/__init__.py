@@ -8,17 +8,18 @@ loader really binds the LoRA; the proof after loading shows that.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from runner import store
-from runner.config.tree import Request
+from runner.config.tree import CriticProfile, Request
 from runner.contract import rules, wording
 from runner.contract.families import LoraFile, inspect_lora
 from runner.contract.folders import (
     ModelFolder,
     file_digest_cached,
+    files_digest,
     known_to_diffusers,
     locate,
     read_model_folder,
@@ -26,9 +27,9 @@ from runner.contract.folders import (
 )
 from runner.contract.headers import Broken
 from runner.errors import Fault, Refused
-from runner.prompt import ComposedPrompt, Encoder, TokenCount, compose_prompts, load_encoder
+from runner.prompt import ComposedPrompt, Encoder, TokenCount, compose_prompts, load_encoder, plain_prompt
 
-__all__ = ["Contract", "Pins", "check", "locate", "pin"]
+__all__ = ["Contract", "Pins", "card", "check", "device_of", "locate", "pin", "profile_digest"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,29 +49,26 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """The digests that identify the parties of a run."""
+    """The digests that identify the parties of a run: of the weights, and of everything beside them that counts."""
 
-    base_sha256: str
+    base_sha256: str  # weights, as a LoRA's header claims them
+    base_files: str  # weights, configs, vocabularies
     lora_sha256: str | None
-    critic_sha256: str | None
+    critic_files: str | None  # weights, configs, vocabulary and reference pictures
     tokenizers: dict[str, str]
-    profile: str
+    profile: str  # the profile without its paths
 
     def as_dict(self) -> dict[str, Any]:
-        return {
-            "base_sha256": self.base_sha256,
-            "lora_sha256": self.lora_sha256,
-            "critic_sha256": self.critic_sha256,
-            "tokenizers": self.tokenizers,
-            "profile": self.profile,
-        }
+        return asdict(self)
 
 
 def check(request: Request) -> Contract:
     """Ask every rule. Raises Refused with all faults at once."""
     faults = [
         *rules.check_stages(request),
-        *rules.check_settings(request),
+        *rules.check_settings(request, device_of(request)),
+        *rules.check_budget(request),
+        *rules.check_critic(request),
         *rules.check_mode(request),
         *wording.check_slots(request),
         *_check_device(request),
@@ -86,7 +84,7 @@ def check(request: Request) -> Contract:
         faults += rules.check_base(request, base)
     if lora:
         family_faults = [*rules.check_family(request, lora, base), *rules.check_declared(request, lora)]
-        faults += family_faults or rules.check_binding(request, lora, binding)
+        faults += family_faults or [*rules.check_trained_on(request), *rules.check_binding(request, lora, binding)]
     encoders, tokens = _tokens(request, base, prompts, faults)
     faults += [*wording.check_prompts(request, prompts), *wording.check_sections(request, prompts)]
     faults += wording.check_tokens(request, tokens)
@@ -114,8 +112,29 @@ def pin(contract: Contract) -> Pins:
     faults += _other_base(contract, base)
     if faults:
         raise Refused(faults)
-    tokenizers = {encoder.name: encoder.digest for encoder in contract.encoders}
-    return Pins(base, lora, critic, tokenizers, store.digest_of(request.critic.model_dump(mode="json")))
+    return Pins(
+        base_sha256=base,
+        base_files=files_digest(contract.base.path),
+        lora_sha256=lora,
+        critic_files=_critic_files(contract),
+        tokenizers={encoder.name: encoder.digest for encoder in contract.encoders},
+        profile=profile_digest(request.critic),
+    )
+
+
+def profile_digest(profile: CriticProfile) -> str:
+    """What a verdict cites: everything that decides a score, and nothing of where files lie."""
+    values = profile.model_dump(mode="json", exclude={"path", "sha256", "max_unscored_share"})
+    for criterion in values["criteria"]:
+        criterion["references"] = criterion["references"] is not None
+    return store.digest_of(values)
+
+
+def _critic_files(contract: Contract) -> str | None:
+    if contract.critic_path is None:
+        return None
+    places = [locate(c.references) for c in contract.request.critic.criteria if c.references]
+    return store.digest_of([files_digest(place) for place in (contract.critic_path, *places) if place])
 
 
 def card(contract: Contract, pins: Pins) -> dict[str, Any]:
@@ -155,7 +174,7 @@ def _base(request: Request, faults: list[Fault]) -> ModelFolder | None:
         return None
     try:
         return read_model_folder(place)
-    except Broken as broken:
+    except (Broken, OSError) as broken:
         fix = "Name a folder in from_pretrained form"
         faults.append(Fault("base_missing", "base_model.path", f"{place} {broken}", fix))
         return None
@@ -180,7 +199,7 @@ def _lora(request: Request, faults: list[Fault]) -> tuple[Path | None, LoraFile 
         return None, None
     try:
         return place, inspect_lora(place)
-    except Broken as broken:
+    except (Broken, OSError) as broken:
         fix = "Get or save the file again; nothing of it was loaded"
         faults.append(Fault("lora_broken", "lora.path", f"{place} {broken}", fix))
         return None, None
@@ -188,14 +207,19 @@ def _lora(request: Request, faults: list[Fault]) -> tuple[Path | None, LoraFile 
 
 def _critic(request: Request, faults: list[Fault]) -> Path | None:
     path = request.critic.path
-    if "critique" not in request.stages or path is None:
+    if "critique" not in request.stages or request.critic.profile is None or path is None:
         return None
     places = [("critic.path", path)]
     places += [(f"critic.criteria ({c.id})", c.references) for c in request.critic.criteria if c.references]
     for where, place in places:
         if locate(place) is None:
             faults.append(Fault("critic_missing", where, f"{place} is not there", "Name the folder that holds it"))
-    return locate(path)
+    found = locate(path)
+    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json", "*.safetensors"):
+        if found and not any(found.glob(name)):
+            what = f"{path} has no {name}"
+            faults.append(Fault("critic_missing", "critic.path", what, "Name a CLIPModel folder with its processor"))
+    return found
 
 
 def _tokens(
@@ -209,7 +233,9 @@ def _tokens(
             encoders.append(load_encoder(name, folder))
         except Refused as refusal:
             faults += refusal.faults
-    return tuple(encoders), tuple(count for encoder in encoders for count in encoder.count(prompts))
+    negative = request.generate.negative_prompt
+    asked = (*prompts, plain_prompt("negative_prompt", negative)) if negative else prompts
+    return tuple(encoders), tuple(count for encoder in encoders for count in encoder.count(asked))
 
 
 def _check_device(request: Request) -> Iterator[Fault]:
@@ -226,9 +252,15 @@ def _check_classes(request: Request) -> Iterator[Fault]:
         ("base_model.pipeline", request.base_model.pipeline),
         ("generate.scheduler", request.generate.scheduler),
     ):
-        if name and not known_to_diffusers(name):
+        if name and not (known_to_diffusers(name) and (name.endswith("Scheduler") or where == "base_model.pipeline")):
             fix = "Name a class that it exports, such as EulerDiscreteScheduler or StableDiffusionXLPipeline"
             yield Fault("unknown_option", where, f"{name} is not in the installed diffusers", fix)
+
+
+def device_of(request: Request) -> str:
+    """The kind of device the work will run on, fallback included."""
+    hardware = request.hardware
+    return hardware.device if device_there(hardware.device, hardware.index) else "cpu"
 
 
 def device_there(device: str, index: int) -> bool:
@@ -250,8 +282,8 @@ def _other_digest(where: str, wanted: str, found: str | None) -> Fault:
 def _other_base(contract: Contract, base_sha256: str) -> list[Fault]:
     """Same shapes, other weights: nothing else would notice. The file may say which base it was trained on."""
     claimed = contract.lora.claimed_base_sha256 if contract.lora else None
-    if not claimed or claimed == base_sha256 or contract.request.lora.accept_unknown:
+    if not claimed or claimed == base_sha256:
         return []
     what = f"{contract.request.lora.id} was trained on base weights {claimed[:12]}...; these are {base_sha256[:12]}..."
-    fix = "Choose the base it was trained on, or give a reason in lora.accept_unknown"
+    fix = "Choose the base it was trained on"
     return [Fault("base_mismatch", "lora", what, fix, {"trained_on": claimed, "found": base_sha256})]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.contract.headers import Header, Tensor, read_header, read_values
+from runner.contract.headers import Broken, Header, Tensor, read_header, read_values
 
 PIPELINE_FAMILIES = {
     "StableDiffusionXLPipeline": "sdxl",
@@ -98,6 +98,11 @@ def inspect_lora(path: Path) -> LoraFile:
     )
 
 
+def plain_name(name: str) -> str:
+    """A layer's name without `text_model.`, which transformers 5 dropped inside CLIP text encoders."""
+    return re.sub(r"^(text_encoder\w*)\.text_model\.", r"\1.", name)
+
+
 def pipeline_family(pipeline: str, denoiser_config: Mapping[str, Any]) -> str | None:
     """The family of a model folder, from its pipeline class and its denoiser's config."""
     if pipeline in PIPELINE_FAMILIES:
@@ -121,6 +126,8 @@ def _modules(header: Header) -> tuple[dict[str, Module], str]:
 
 
 def _module(down: Tensor, up: Tensor) -> Module:
+    if len(down.shape) < 2 or len(up.shape) < 2:
+        raise Broken("has LoRA halves that are no matrices")
     return Module(num_in=down.shape[1], num_out=up.shape[0], rank=down.shape[0])
 
 
@@ -158,9 +165,8 @@ def _adapter_alpha(metadata: Mapping[str, str]) -> float | None:
         adapter = json.loads(metadata.get("lora_adapter_metadata", "{}"))
     except ValueError:
         return None
-    alphas = (
-        {value for key, value in adapter.items() if key.endswith("lora_alpha")} if isinstance(adapter, dict) else set()
-    )
+    named = adapter.items() if isinstance(adapter, dict) else ()
+    alphas = {value for key, value in named if key.endswith("lora_alpha") and type(value) in (int, float)}
     return float(alphas.pop()) if len(alphas) == 1 else None
 
 
@@ -168,7 +174,8 @@ def _alpha(path: Path, header: Header) -> float | None:
     if (declared := _adapter_alpha(header.metadata)) is not None:
         return declared
     for name, tensor in header.tensors.items():
-        if name.endswith(".alpha") and tensor.num_values == 1 and tensor.dtype in ("F32", "F16"):
-            code = "<f" if tensor.dtype == "F32" else "<e"
-            return float(struct.unpack(code, read_values(path, tensor))[0])
+        if name.endswith(".alpha") and tensor.num_values == 1 and tensor.dtype in ("F32", "F16", "BF16"):
+            raw = read_values(path, tensor)
+            raw = b"\0\0" + raw if tensor.dtype == "BF16" else raw  # bfloat16 is the upper half of a float32
+            return float(struct.unpack("<e" if tensor.dtype == "F16" else "<f", raw)[0])
     return None

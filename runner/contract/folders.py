@@ -6,17 +6,17 @@ any good.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runner import builtin, store
-from runner.contract.families import pipeline_family
+from runner.contract.families import pipeline_family, plain_name
 from runner.contract.headers import Broken, read_header
 
 BUILTIN = "builtin:"
@@ -48,8 +48,11 @@ def locate(path: str) -> Path | None:
 def read_model_folder(path: Path) -> ModelFolder:
     """Read what a pipeline folder is. Raises Broken when it has no sound `model_index.json` or weights."""
     index = _read_json(path / "model_index.json")
-    components = {name: entry for name, entry in index.items() if isinstance(entry, list) and entry[0] is not None}
+    components = {
+        name: entry for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[0]
+    }
     pipeline = str(index.get("_class_name"))
+    _check_complete(path, components)
     denoiser = "unet" if "unet" in components else "transformer"
     config = path / denoiser / "config.json"
     return ModelFolder(
@@ -77,6 +80,13 @@ def weights_digest(folder: Path) -> str:
     return store.digest("\n".join(lines).encode())
 
 
+def files_digest(folder: Path) -> str:
+    """One digest over everything in a folder that decides what it does: weights, configs, vocabularies, pictures."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    lines = [f"{file.relative_to(folder).as_posix()} {file_digest_cached(file)}" for file in files]
+    return store.digest("\n".join(lines).encode())
+
+
 def file_digest_cached(path: Path) -> str:
     """The sha256 of a large file, remembered by place, size and time of change (base models run to 60 GB)."""
     info = path.stat()
@@ -87,8 +97,30 @@ def file_digest_cached(path: Path) -> str:
     key = f"{path.resolve()}|{info.st_size}|{info.st_mtime_ns}|{info.st_ino}"
     if key not in known:
         known[key] = store.file_digest(path)
-        store.write_durably(memory, store.canonical(known))
+        with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            store.write_durably(memory, store.canonical(known))
     return known[key]
+
+
+def _check_complete(path: Path, components: Mapping[str, Any]) -> None:
+    """Every component that is a model has its config and its weights, every shard of them. Raises Broken."""
+    for component, (_, class_name) in sorted(components.items()):
+        folder = path / component
+        if not folder.is_dir():
+            raise Broken(f"has no {component}/, which its model_index.json names")
+        if not (folder / "config.json").is_file():
+            continue  # schedulers, tokenizers, processors
+        shards = {name for file in folder.glob("*.safetensors.index.json") for name in _shard_names(file)}
+        missing = sorted(name for name in shards if not (folder / name).is_file())
+        if missing or not any(folder.glob("*.safetensors")):
+            raise Broken(
+                f"has no weights for {component} ({class_name}): {', '.join(missing) or 'no .safetensors file'}"
+            )
+
+
+def _shard_names(index: Path) -> set[str]:
+    table = _read_json(index).get("weight_map", {})
+    return {str(name) for name in table.values()} if isinstance(table, dict) else set()
 
 
 def _read_memory(path: Path) -> dict[str, str]:
@@ -103,12 +135,7 @@ def _shapes(path: Path, components: Mapping[str, Any]) -> Iterator[tuple[str, tu
     for component in sorted(components):
         for file in sorted((path / component).glob("*.safetensors")):
             for name, tensor in read_header(file).tensors.items():
-                yield f"{component}.{_flat(component, name)}", tensor.shape
-
-
-def _flat(component: str, name: str) -> str:
-    """transformers 5 dropped `text_model.` inside CLIP text encoders; older files still carry it."""
-    return re.sub(r"^text_model\.", "", name) if component.startswith("text_encoder") else name
+                yield plain_name(f"{component}.{name}"), tensor.shape
 
 
 def _read_json(path: Path) -> dict[str, Any]:

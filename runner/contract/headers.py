@@ -22,7 +22,7 @@ BITS = {
 }  # fmt: skip
 
 
-class Broken(ValueError):
+class Broken(Exception):
     """The file is not a sound safetensors file; the text is one line that says why."""
 
 
@@ -51,20 +51,22 @@ def read_header(path: Path) -> Header:
     if not path.is_file():
         raise Broken("is not a file")
     size = path.stat().st_size
+    if size < 8:
+        raise Broken(f"has {size} bytes; a header alone has more")
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        if size < 8 or length > size - 8:
+        if length > size - 8:
             raise Broken(f"is truncated: its header should have {length} bytes, the file has {size}")
         if length > MAX_HEADER_BYTES:
             raise Broken(f"has a header of {length} bytes; more than {MAX_HEADER_BYTES} is not sound")
         raw = file.read(length)
     table = _parse(raw)
     metadata = table.pop("__metadata__", {})
-    if not isinstance(metadata, dict):
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
         raise Broken("has metadata that is not a table of texts")
     tensors = {name: _tensor(name, entry, 8 + length) for name, entry in table.items()}
     _check_layout(tensors, 8 + length, size)
-    return Header(tensors, {str(key): str(value) for key, value in metadata.items()})
+    return Header(tensors, metadata)
 
 
 def read_values(path: Path, tensor: Tensor) -> bytes:
@@ -96,7 +98,7 @@ def _tensor(name: str, entry: Any, data_begin: int) -> Tensor:
         shape = tuple(int(n) for n in entry["shape"])
         begin, end = (int(n) for n in entry["data_offsets"])
         bits = BITS[entry["dtype"]]
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise Broken(f"describes tensor {name[:80]!r} in a way we cannot read") from error
     if min(shape, default=0) < 0 or begin < 0 or (end - begin) * 8 != prod(shape) * bits:
         raise Broken(f"gives tensor {name[:80]!r} a size that does not fit its shape")

@@ -7,11 +7,12 @@ tell* is a fault unless `lora.accept_unknown` gives a reason.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.config.tree import Request
-from runner.contract.families import LoraFile
+from runner.contract.families import LoraFile, plain_name
 from runner.contract.folders import ModelFolder
 from runner.errors import Fault
 
@@ -47,9 +48,11 @@ def bind(lora: LoraFile, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
     """Match every module of the file with the layer of that name in the base, by name and widths."""
     bound, unbound, conflicts = [], [], []
     for name, module in lora.modules.items():
-        shape = shapes.get(f"{name.replace('text_encoder.text_model.', 'text_encoder.')}.weight")
+        shape = shapes.get(f"{plain_name(name)}.weight")
         if shape is None:
             unbound.append(name)
+        elif len(shape) < 2:
+            conflicts.append(f"{name}: file {module.num_out}x{module.num_in}, base a vector of {shape}")
         elif (shape[0], shape[1]) == (module.num_out, module.num_in):
             bound.append(name)
         else:
@@ -73,8 +76,8 @@ def check_stages(request: Request) -> Iterator[Fault]:
         yield Fault("setting_ignored", "critic", what, "Choose critic=none, or stages=[generate,critique]")
 
 
-def check_settings(request: Request) -> Iterator[Fault]:
-    """Every setting is consumed or refused."""
+def check_settings(request: Request, device: str) -> Iterator[Fault]:
+    """Every setting is consumed or refused; `device` is the kind that the work will really run on."""
     base, generate = request.base_model, request.generate
     if generate.negative_prompt and not base.negative_prompt:
         what = f"{generate.negative_prompt!r} would be ignored: {base.pipeline} takes no negative prompt"
@@ -83,15 +86,59 @@ def check_settings(request: Request) -> Iterator[Fault]:
         what = f"{generate.negative_prompt!r} would be ignored at guidance_scale {generate.guidance_scale:g}"
         fix = 'Set generate.negative_prompt="", or generate.guidance_scale above 1'
         yield Fault("setting_ignored", "generate.negative_prompt", what, fix)
-    if request.hardware.device == "cpu" and request.hardware.index:
-        what = f"{request.hardware.index} would be ignored: the processor is one device"
+    if request.hardware.device != "cuda" and request.hardware.index:
+        what = f"{request.hardware.index} would be ignored: {request.hardware.device} is one device"
         yield Fault("setting_ignored", "hardware.index", what, "Set hardware.index=0")
-    if request.hardware.device == "cpu" and request.runtime.offload != "none":
+    if device == "cpu" and request.runtime.offload != "none":
         what = f"{request.runtime.offload} would be ignored: there is no device to move weights to"
         yield Fault("setting_ignored", "runtime.offload", what, "Set runtime.offload=none")
     if request.trigger.without and request.trigger.mode != "probe":
         what = f"{request.trigger.without!r} would be ignored in mode {request.trigger.mode}"
         yield Fault("setting_ignored", "trigger.without", what, "Set trigger.mode=probe, or leave it empty")
+
+
+def check_budget(request: Request) -> Iterator[Fault]:
+    prompt = request.prompt
+    if prompt.budget.min > prompt.budget.max:
+        what = f"is {prompt.budget.min}, above prompt.budget.max {prompt.budget.max}"
+        yield Fault("out_of_bounds", "prompt.budget.min", what, "Lower it, or raise the maximum")
+    for name in prompt.required:
+        if name not in prompt.sections:
+            what = f"names {name!r}, which prompt.sections does not list"
+            yield Fault("unknown_key", "prompt.required", what, f"Known: {', '.join(prompt.sections)}")
+
+
+def check_critic(request: Request) -> Iterator[Fault]:
+    """A profile that could not score anything is refused before an image is made for it."""
+    profile = request.critic
+    if profile.profile is None:
+        return
+    for key, value in (("critic.backend", profile.backend), ("critic.path", profile.path)):
+        if value is None:
+            yield Fault("missing_value", key, f"is null in profile {profile.profile}", "Name it in the profile")
+    if not profile.criteria:
+        yield Fault("missing_value", "critic.criteria", "is empty: nothing would be judged", "List what is judged")
+    if profile.scale.min >= profile.scale.max:
+        what = f"runs from {profile.scale.min:g} to {profile.scale.max:g}"
+        yield Fault("out_of_bounds", "critic.scale", what, "Set min below max")
+    names = [criterion.id for criterion in profile.criteria]
+    for criterion in profile.criteria:
+        where = f"critic.criteria ({criterion.id})"
+        if names.count(criterion.id) > 1:
+            yield Fault("unknown_key", where, "stands twice in the profile", "Give each criterion an id of its own")
+        if criterion.kind == "choice" and (not criterion.labels or _fields(criterion.template) != ["label"]):
+            what = f"is a choice with {len(criterion.labels)} labels and the template {criterion.template!r}"
+            yield Fault("missing_value", where, what, "List its labels, and write {label} once in its template")
+        if criterion.kind == "reference" and not criterion.references:
+            yield Fault("missing_value", where, "is a reference without pictures", "Name a folder of PNG files")
+
+
+def _fields(template: str) -> list[str | None]:
+    """The names in braces of a template; [None] when it is no template."""
+    try:
+        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
+    except ValueError:
+        return [None]
 
 
 # ---- mode and LoRA
@@ -162,6 +209,9 @@ def check_binding(request: Request, lora: LoraFile, binding: Binding | None) -> 
     if not lora.modules:
         fix = "Point lora.path at a LoRA"
         yield Fault("lora_inert", "lora.path", f"{name} has {lora.num_tensors} tensors and no LoRA layer", fix)
+    elif binding is None and not request.lora.accept_unknown:
+        what = f"{name}: the base's weights are not here to compare its {len(lora.modules)} modules with"
+        yield Fault("cannot_tell", "lora", what, "Get the base, or give a reason in lora.accept_unknown")
     elif binding and binding.conflicts:
         what = f"{name}: {len(binding.conflicts)} of {binding.num_modules} modules have other widths than "
         what += f"{request.base_model.id} (first {binding.conflicts[0]})"
@@ -170,6 +220,15 @@ def check_binding(request: Request, lora: LoraFile, binding: Binding | None) -> 
         what = f"{name}: {len(binding.unbound)} of {binding.num_modules} modules have no place in "
         what += f"{request.base_model.id} (first {binding.unbound[0]})"
         yield Fault("lora_inert", "lora", what, "Choose the base it was trained on, or convert the file's names")
+
+
+def check_trained_on(request: Request) -> Iterator[Fault]:
+    """Fine-tuned bases share a family and every shape; whether a LoRA of one means anything on another is unknown."""
+    trained, given = request.lora.base, request.base_model.id
+    if request.mode == "lora" and trained and trained != given and not request.lora.accept_unknown:
+        what = f"{lora_name(request)} was trained on {trained}; base_model is {given}"
+        fix = f"Choose base_model={trained}, or give a reason in lora.accept_unknown"
+        yield Fault("cannot_tell", "lora.base", what, fix)
 
 
 def check_declared(request: Request, lora: LoraFile) -> Iterator[Fault]:

@@ -27,6 +27,9 @@ def check_trigger(request: Request, lora: LoraFile | None) -> Iterator[Fault]:
         what = f"is {card!r} on the card; the file says it was trained with {own!r}"
         yield Fault("trigger_mismatch", "lora.trigger", what, f"Set lora.trigger={own!r} or use the other file")
     wanted = card or own
+    if not token and request.trigger.mode != "forbidden" and not wanted:
+        what = f"has mode {request.trigger.mode} and no token"
+        yield Fault("trigger_missing", "trigger.token", what, "Name the token, or choose trigger=none")
     if request.mode == "base":
         if token and request.trigger.mode == "required":
             fix = "Choose trigger=none, or mode=lora with the LoRA it belongs to"
@@ -97,6 +100,8 @@ def _strange_word(request: Request, where: str, word: str) -> Fault:
         fix = "Take it out, or choose mode=lora with the LoRA it belongs to"
         return Fault("trigger_without_lora", where, f"has {word!r}, and there is no LoRA", fix)
     near = token and difflib.SequenceMatcher(None, word.lower(), token.lower()).ratio() > 0.6
+    if request.trigger.mode == "forbidden":
+        return Fault("trigger_mismatch", where, f"has {word!r}, and trigger.mode is forbidden", "Take it out")
     hint = f"Did you mean {token!r}? Write {SLOT}" if near else f"The trigger here is {token!r}; write {SLOT}"
     return Fault("trigger_mismatch", where, f"has {word!r}, which is not the trigger {token!r}", hint)
 
@@ -115,7 +120,7 @@ def check_tokens(request: Request, counts: Sequence[TokenCount]) -> Iterator[Fau
         elif count.raw > budget.max:
             what = f"has {count.raw} tokens for {count.encoder}, the budget ends at {budget.max}"
             yield Fault("prompt_overflow", where, what, "Shorten it, or raise prompt.budget.max")
-        if budget.mode == "product" and count.raw < budget.min:
+        if budget.mode == "product" and count.raw < budget.min and count.sections:
             what = f"has {count.raw} tokens for {count.encoder}, a product prompt needs {budget.min}"
             yield Fault("prompt_under_budget", where, what, "Say more, or set prompt.budget.mode=explore")
 

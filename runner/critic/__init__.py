@@ -13,7 +13,7 @@ from typing import Any
 
 from runner import store
 from runner.critic.clip import ClipCritic, load_clip
-from runner.critic.verdict import CriterionScore, Verdict, validated
+from runner.critic.verdict import Verdict, validated
 from runner.errors import Corrupt
 from runner.plan import ImagePlan, Step
 from runner.worker import Bench, Made, Outcome, Progress, Unmade
@@ -81,4 +81,4 @@ def _open(data: bytes) -> Any:
     return image.convert("RGB")
 
 
-__all__ = ["CriterionScore", "Verdict", "work"]
+__all__ = ["work"]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import contract, store
+from runner import contract
 from runner.config.tree import Criterion, CriticProfile
 from runner.contract.folders import weights_digest
 from runner.critic.verdict import CriterionScore
@@ -72,8 +72,7 @@ def load_clip(bench: Bench) -> ClipCritic:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
-    digest = store.digest_of(profile.model_dump(mode="json"))
-    return ClipCritic(model, processor, profile, digest, identity, embedded, bench.device)
+    return ClipCritic(model, processor, profile, contract.profile_digest(profile), identity, embedded, bench.device)
 
 
 def asked_label(criterion: Criterion, prompt: PromptPlan) -> str | None:

@@ -6,8 +6,8 @@ cannot be written, a disk that is too full, and a run whose settings are not the
 
 from __future__ import annotations
 
+import os
 import shutil
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
@@ -16,7 +16,7 @@ from typing import Any
 
 from runner import environment, gpu, journal
 from runner.config.tree import Request
-from runner.contract import Contract, Pins, card, device_there
+from runner.contract import Contract, Pins, card, device_of
 from runner.errors import Corrupt, Fault, Refused, choose
 from runner.plan import Plan, PromptPlan, changed_fields, make_plan, manifest
 
@@ -38,13 +38,21 @@ class Accepted:
 
 
 def accept(contract: Contract, pins: Pins) -> Accepted:
-    """Plan an accepted contract on the device it will run on. Raises Refused when its weights do not fit."""
+    """Plan an accepted contract on the device it will run on. Raises Refused when memory, disk or run.id say no."""
     device, fallback = _device(contract.request)
+    outputs = Path(contract.request.outputs).absolute()
     need_mib = weights_mib(contract)
-    if contract.request.runtime.offload == "none" and (fault := gpu.admit(need_mib, gpu.free_mib(device), device)):
+    if contract.request.runtime.offload == "none" and (
+        fault := gpu.admit(need_mib, gpu.total_mib(device), device, "total")
+    ):
         raise Refused(fault)
-    prompts = [PromptPlan(p.key, p.text, {s.name: s.text for s in p.sections}, p.triggered) for p in contract.prompts]
+    prompts = [
+        PromptPlan(p.key, p.id, p.text, {s.name: s.text for s in p.sections}, p.triggered) for p in contract.prompts
+    ]
     plan = make_plan(contract.request, prompts, pins.as_dict(), device.partition(":")[0])
+    check_disk(contract.request, outputs, len(plan.images))
+    if contract.request.run.id:
+        _named_run(outputs / "runs", contract.request.run.id)
     return Accepted(contract, pins, plan, device, fallback, need_mib)
 
 
@@ -55,26 +63,20 @@ def weights_mib(contract: Contract) -> int:
 
 
 def _device(request: Request) -> tuple[str, str | None]:
-    hardware = request.hardware
-    if device_there(hardware.device, hardware.index):
-        return hardware.device if hardware.device != "cuda" else f"cuda:{hardware.index}", None
-    return "cpu", f"{hardware.device}:{hardware.index} is not there; hardware.on_missing=cpu"
+    """torch's name of the device, and what was fallen back from."""
+    hardware, kind = request.hardware, device_of(request)
+    if kind != hardware.device:
+        return kind, f"{hardware.device}:{hardware.index} is not there; hardware.on_missing=cpu"
+    return f"cuda:{hardware.index}" if kind == "cuda" else kind, None
 
 
 def check_disk(request: Request, outputs: Path, num_images: int) -> None:
     """Outputs writable, and room for the images: a raw image is the most that a PNG takes."""
-    try:
-        for folder in ("objects", "runs"):
-            (outputs / folder).mkdir(parents=True, exist_ok=True)
-        probe = outputs / "runs" / f".probe-{threading.get_native_id()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+    there = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         fix = "Choose another folder with outputs=DIR, or mend its permissions"
-        raise Refused(
-            Fault("outputs_unwritable", "outputs", f"{outputs} cannot be written ({error.strerror})", fix)
-        ) from error
-    free_mib = shutil.disk_usage(outputs).free >> 20
+        raise Refused(Fault("outputs_unwritable", "outputs", f"{outputs}: {there} cannot be written", fix))
+    free_mib = shutil.disk_usage(there).free >> 20
     need_mib = request.storage.min_free_mib + (num_images * request.generate.width * request.generate.height * 3 >> 20)
     if free_mib < need_mib:
         what = f"{outputs} has {free_mib} MiB free, this run needs {need_mib} MiB"
@@ -97,7 +99,7 @@ def run_folder(accepted: Accepted, outputs: Path) -> Path:
 
 def _named_run(runs: Path, name: str) -> Path:
     if not (runs / name / journal.MANIFEST).exists():
-        known = [folder.name for folder in runs.iterdir() if (folder / journal.MANIFEST).exists()]
+        known = [path.parent.name for path in runs.glob(f"*/{journal.MANIFEST}")]
         raise Refused(Fault("unknown_run", "run.id", f"{name} is no run of {runs.parent}", choose(name, known)))
     return runs / name
 
@@ -105,6 +107,9 @@ def _named_run(runs: Path, name: str) -> Path:
 def keep_manifest(accepted: Accepted, folder: Path) -> str:
     """The digest of this run's manifest; writes it on the first attempt, compares it on a later one."""
     if not (folder / journal.MANIFEST).exists():
+        if (folder / journal.JOURNAL).exists():
+            what, fix = "is gone; its journal is there", "Put it back, or start again with run.fresh=true"
+            raise Corrupt(Fault("manifest_altered", str(folder / journal.MANIFEST), what, fix))
         return journal.write_manifest(folder, _new_manifest(accepted, folder.name))
     stored = journal.read_manifest(folder)
     if stored.get("identity") != accepted.plan.identity:

@@ -7,24 +7,28 @@ complete that does not verify. What it does not know: how a step is done, Hydra,
 
 from __future__ import annotations
 
-import io
-import signal
-import threading
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner import environment, gpu, journal
-from runner.errors import Failed, Fault, Interrupted, Refused, RunnerError, Unavailable, first_line
+from runner.errors import Fault, Refused, Unavailable
 from runner.execute import folders
+from runner.execute.ending import Ending, ending_of, image_problem, incomplete, interruptible, unscored
 from runner.execute.folders import Accepted
 from runner.plan import Step
 from runner.store import Store, digest
 from runner.timing import Clock
 from runner.worker import Bench, Outcome, Progress, Work
+
+PHASES_OF = {
+    "waiting_for_gpu": "gpu_wait", "loading": "load_base", "warming": "warmup", "generating": "sample",
+    "reviewing": "review", "releasing": "release", "verifying": "verify",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,7 @@ class Result:
     made: Mapping[str, int]  # by kind, in this attempt
     kept: Mapping[str, int]  # by kind, from earlier attempts
     failure: Fault | None
+    bug: BaseException | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,6 @@ def execute(accepted: Accepted, workers: Mapping[str, Work], clock: Clock, watch
     """Run or resume. Raises Unavailable, Refused or Corrupt before anything starts; afterwards it always returns."""
     outputs = Path(accepted.request.outputs).absolute()
     with clock.phase("plan"):
-        folders.check_disk(accepted.request, outputs, len(accepted.plan.images))
         folder = folders.run_folder(accepted, outputs)
         owner = gpu.this_process(folder.name, "generator")
     with gpu.only_writer(folder, owner):
@@ -72,33 +76,26 @@ class Run:
     ) -> None:  # fmt: skip
         self.accepted, self.folder, self.log, self.objects = accepted, folder, log, objects
         self.clock, self.watch, self.state = clock, watch, state
-        self.made: dict[str, str] = {}
-        self.kept_items: list[str] = []
+        self.made: dict[str, str] = {}  # item -> digest of what is stored and committed
+        self.kept: set[str] = set()  # items of earlier attempts that verify
 
     def go(self, workers: Mapping[str, Work], owner: gpu.Owner) -> Result:
+        """Do what is left, and end the attempt with one line, whatever happens on the way."""
         with self.clock.phase("verify"):
             work = self._what_is_left()
         if self.state.status == "complete" and not any(work.values()):
-            return Result(self.folder.name, self.folder, "complete", 0, {}, count_kinds(self.kept_items), None)
+            return Result(self.folder.name, self.folder, "complete", 0, {}, count_kinds(self.kept), None)
         if any(work.values()) and self.state.attempts:
             self._refuse_changed_environment()
-        try:
-            with _interruptible(self.log):
+        with interruptible(self.log) as stop_listening:
+            try:
                 self._start(work, owner)
                 self._loop(work, workers, owner)
                 ending = self._verified()
-            return self._end(*ending)
-        except Interrupted:
-            return self._end("interrupted", Interrupted.exit_code, _INTERRUPTED, "interrupted")
-        except Unavailable as error:
-            return self._end("blocked", error.exit_code, error.faults[0], "preflight")
-        except RunnerError as error:
-            return self._end("failed", error.exit_code, error.faults[0], *_kind_and_item(error))
-        except MemoryError as error:
-            return self._end("failed", Failed.exit_code, _out_of_memory(error), "oom")
-        except Exception as error:
-            self._end("failed", Failed.exit_code, _bug(error), "internal")
-            raise
+            except BaseException as error:
+                ending = ending_of(error, self.clock.broke_in)
+            stop_listening()
+            return self._end(ending)
 
     def _start(self, work: Mapping[str, list[str]], owner: gpu.Owner) -> None:
         with self.clock.phase("record"):
@@ -118,39 +115,40 @@ class Run:
                 event = known.get(item)
                 if event and event["step"] == step.digest and self.objects.holds(event["object"]):
                     self.made[item] = event["object"]
-                    self.kept_items.append(item)
+                    self.kept.add(item)
+                    if self._judges_another_image(item):
+                        left.append(item)
                 else:
                     left.append(item)
         return work
+
+    def _judges_another_image(self, item: str) -> bool:
+        """A verdict whose image has been made again with other bytes judges a picture that is gone."""
+        image = self.made.get(item.replace("verdict/", "image/", 1)) if item.startswith("verdict/") else None
+        return image is not None and self.state.items[item]["facts"].get("image") != image
 
     def _loop(self, work: Mapping[str, list[str]], workers: Mapping[str, Work], owner: gpu.Owner) -> None:
         if not any(work.values()):
             return
         bench = self._bench()
         with self._leased(owner):
-            for step in self.accepted.plan.steps:
-                if left := [*work[step.digest], *self._stale(step)]:
-                    self._do(step, left, workers[step.kind], bench)
-            bench.release()
+            try:
+                for step in self.accepted.plan.steps:
+                    stale = [item for item in step.items if item in self.kept and self._judges_another_image(item)]
+                    if left := {*work[step.digest], *stale}:
+                        self._do(step, left, workers[step.kind], bench)
+            finally:  # the device is free before the lease is
+                bench.release()
 
-    def _stale(self, step: Step) -> Iterator[str]:
-        """Verdicts kept from before whose image has been made again with other bytes: they judge a picture no more."""
-        if step.kind == "critique":
-            for item in step.items:
-                event = self.state.items.get(item, {})
-                image = self.made.get(item.replace("verdict/", "image/", 1))
-                if item in self.made and event["facts"]["image"] != image:
-                    yield item
-
-    def _do(self, step: Step, left: Sequence[str], work: Work, bench: Bench) -> None:
+    def _do(self, step: Step, left: set[str], work: Work, bench: Bench) -> None:
         """One step in its planned shape: work, store, commit. Items that were kept are not stored again."""
         outcome = work(step, bench)
         with self.clock.phase("store"):
-            lines = list(self._store(step, outcome, set(left)))
+            lines = list(self._store(step, outcome, left))
         with self.clock.phase("record"):
-            if lines:
-                self.log.append(*lines)
-            self.made.update({line["key"]: line["object"] for line in lines if line["event"] == "made"})
+            self.log.append(*lines)
+        self.kept -= left
+        self.made.update({line["key"]: line["object"] for line in lines if line["event"] == "made"})
 
     def _store(self, step: Step, outcome: Outcome, left: set[str]) -> Iterator[journal.Event]:
         for done in outcome.made:
@@ -164,17 +162,18 @@ class Run:
         for lost in outcome.unmade:
             yield {"event": "unmade", "key": lost.item, "step": step.digest, "kind": lost.kind, "reason": lost.reason}
 
-    def _verified(self) -> tuple[str, int, Fault | None]:
-        """`complete` means: every expected object is there, is itself, and every image decodes at its size."""
+    def _verified(self) -> Ending:
+        """`complete` means: every expected object is there and itself, images decode, verdicts judge them."""
         self._status("verifying")
+        request = self.accepted.request
         with self.clock.phase("verify"):
             problems = [problem for step in self.accepted.plan.steps for problem in self._problems(step)]
-        if not problems:
-            return "complete", 0, None
-        what = f"{len(problems)} of {sum(len(s.images) for s in self.accepted.plan.steps)} items are not there: "
-        what += "; ".join(problems[:3])
-        fix = "`python -m runner status` names them; the same command tries again"
-        return "incomplete", Failed.exit_code, Fault("incomplete", "run", what, fix)
+            num_unscored, num_verdicts = self._unscored()
+        if problems:
+            return incomplete(problems, sum(len(step.images) for step in self.accepted.plan.steps))
+        if num_verdicts and num_unscored / num_verdicts > request.critic.max_unscored_share:
+            return unscored(num_unscored, num_verdicts, request.critic.max_unscored_share)
+        return Ending("complete", 0)
 
     def _problems(self, step: Step) -> Iterator[str]:
         for item in step.items:
@@ -185,6 +184,11 @@ class Run:
                     yield f"{item} {wrong}"
             elif not self.objects.holds(self.made[item]):
                 yield f"{item} does not verify"
+
+    def _unscored(self) -> tuple[int, int]:
+        """Verdicts without a score, and all verdicts."""
+        records = [json.loads(self.objects.get(d)) for item, d in self.made.items() if item.startswith("verdict/")]
+        return sum(1 for record in records if record.get("status") == "unscored"), len(records)
 
     def _bench(self) -> Bench:
         accepted = self.accepted
@@ -199,16 +203,20 @@ class Run:
         def on_wait(holder: Mapping[str, Any]) -> None:
             self._status("waiting_for_gpu", holder=dict(holder))
 
-        wait = self.accepted.request.hardware.wait
+        accepted = self.accepted
         with ExitStack() as held:
             with self.clock.phase("gpu_wait"):
-                held.enter_context(gpu.lease(self.accepted.device, owner, wait=wait, on_wait=on_wait))
+                wait = accepted.request.hardware.wait
+                held.enter_context(gpu.lease(accepted.device, owner, wait=wait, on_wait=on_wait))
+                if fault := gpu.admit(accepted.weights_mib, gpu.free_mib(accepted.device), accepted.device, "free"):
+                    raise Unavailable(fault)
             yield
 
     def _status(self, status: str, **facts: Any) -> None:
+        assert status in journal.RUNNING, status
         if status != self.state.status:
             self.state.status = status
-            self._note("status", status=status, **facts)
+            self._note("status", status=status, phase=PHASES_OF.get(status), **facts)
 
     def _note(self, event: str, **facts: Any) -> None:
         with self.clock.phase("record"):
@@ -219,9 +227,13 @@ class Run:
         if self.state.attempts == 0:
             return
         known = self.state.made()
-        again = [item for items in work.values() for item in items]
-        reasons = {item: "its object does not verify" if item in known else "not made yet" for item in again}
-        self._note("resumed", kept=len(self.kept_items), kept_because="journal line and object verify", again=reasons)
+        again = {item: self._reason(item, known) for items in work.values() for item in items}
+        self._note("resumed", kept=len(self.kept), kept_because="journal line and object verify", again=again)
+
+    def _reason(self, item: str, known: Mapping[str, Any]) -> str:
+        if item in self.made:
+            return "its image was made again with other bytes"
+        return "its object does not verify" if item in known else "not made yet"
 
     def _refuse_changed_environment(self) -> None:
         before = journal.read_manifest(self.folder)["environment"]
@@ -231,74 +243,22 @@ class Run:
             what = f"{self.folder.name} was begun elsewhere: {'; '.join(changes)}"
             raise Refused(Fault("environment_changed", "run", what, fix))
 
-    def _end(
-        self, status: str, exit_code: int, fault: Fault | None, kind: str | None = None, item: str | None = None
-    ) -> Result:
-        failure = None
-        if fault is not None:
-            failure = {**fault.as_dict(), "kind": kind, "phase": self.clock.broke_in, "item": item}
+    def _end(self, ending: Ending) -> Result:
+        assert ending.status in journal.ENDED, ending.status
         self.log.append(
             {
-                "event": "ended", "status": status, "exit_code": exit_code, "failure": failure,
+                "event": "ended", "status": ending.status, "exit_code": ending.exit_code, "failure": ending.as_dict(),
                 "timings": self.clock.summary(), "wall_s": round(self.clock.wall_s(), 6),
             }
         )  # fmt: skip
-        kept = count_kinds(self.kept_items)
-        made = count_kinds(self.made.keys() - set(self.kept_items))
-        return Result(self.folder.name, self.folder, status, exit_code, made, kept, fault)
+        journal.seal(self.folder, self.log)
+        made = count_kinds(self.made.keys() - self.kept)
+        return Result(
+            self.folder.name, self.folder, ending.status, ending.exit_code, made, count_kinds(self.kept),
+            ending.fault, ending.bug,
+        )  # fmt: skip
 
 
 def count_kinds(items: Iterable[str]) -> dict[str, int]:
     """How many items of each kind there are: {"image": 4, "verdict": 16}."""
     return dict(Counter(item.partition("/")[0] for item in items))
-
-
-def _kind_and_item(error: RunnerError) -> tuple[str, str | None]:
-    return (error.kind, error.item) if isinstance(error, Failed) else ("storage", None)
-
-
-def image_problem(data: bytes, request: Any) -> str | None:
-    """Why bytes are not an image of the recorded size; None when they are."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            size = image.size
-    except (UnidentifiedImageError, OSError) as error:
-        return f"does not decode ({error})"
-    wanted = (request.generate.width, request.generate.height)
-    return None if size == wanted else f"is {size[0]}x{size[1]}, planned was {wanted[0]}x{wanted[1]}"
-
-
-@contextmanager
-def _interruptible(log: journal.Journal) -> Iterator[None]:
-    """SIGINT and SIGTERM end the loop with Interrupted; outside the main thread signals stay as they are."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        log.interrupt(Interrupted(signal.Signals(number).name))
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-_INTERRUPTED = Fault(
-    "interrupted", "run", "was interrupted; finished images are kept", "The same command makes the rest"
-)
-
-
-def _out_of_memory(error: BaseException) -> Fault:
-    fix = "Choose a smaller generate.batch_size or size, a smaller runtime.dtype, or runtime.offload"
-    return Fault("out_of_memory", "device", f"ran out of memory ({first_line(error)})", fix)
-
-
-def _bug(error: BaseException) -> Fault:
-    what = f"stopped on {type(error).__name__}: {str(error)[:300]}"
-    return Fault("internal_error", "run", what, "This is a bug: please report it with the traceback")

@@ -29,7 +29,7 @@ def work(step: Step, bench: Bench) -> Outcome:
     made, unmade = [], []
     with bench.clock.phase("write"):
         for item, image, array in zip(step.items, step.images, arrays, strict=True):
-            if reason := _unusable(array):
+            if reason := _unusable(array, bench):
                 unmade.append(Unmade(item, "sampling", reason))
             else:
                 data = encode_png(pixels(array), _provenance(image, bench))
@@ -60,10 +60,13 @@ def _sample(artist: Artist, step: Step, bench: Bench) -> Any:
     return output
 
 
-def _unusable(array: Any) -> str | None:
+def _unusable(array: Any, bench: Bench) -> str | None:
     """Why an image is no evidence of anything; None when it is one."""
     import numpy as np
 
+    wanted = (bench.request.generate.height, bench.request.generate.width)
+    if array.shape[:2] != wanted:
+        return f"is {array.shape[1]}x{array.shape[0]}; the pipeline does not make {wanted[1]}x{wanted[0]}"
     if not np.isfinite(array).all():
         return "has NaN or infinite values"
     if (array.reshape(-1, array.shape[-1]) * 255).std(axis=0).max() < MIN_STANDARD_DEVIATION:

@@ -34,6 +34,7 @@ class EncodeOnce:
         negatives = _as_list(call.get("negative_prompt")) or [None] * len(prompts)
         with self._clock.phase("encode_prompt"):
             parts = [self._one(call, text, no) for text, no in zip(prompts, negatives, strict=True)]
+        self._known = {key: self._known[key] for key in self._known if key[0] in prompts}  # steps go by prompt
         return tuple(map(_join, zip(*parts, strict=True)))
 
     def _one(self, call: Mapping[str, Any], text: str, negative: str | None) -> tuple[Any, ...]:

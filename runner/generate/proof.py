@@ -6,13 +6,12 @@ same-seed difference to the base above zero, and scale 0 equal to the base.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from runner.config.tree import LoraCard
-from runner.contract.families import LoraFile
+from runner.contract.families import LoraFile, plain_name
 from runner.errors import Failed, Fault, first_line
 
 ADAPTER = "runner"
@@ -62,15 +61,11 @@ def _layers(pipe: Any) -> Iterator[tuple[str, Any]]:
         model = getattr(pipe, component, None)
         for name, module in model.named_modules() if model is not None else ():
             if ADAPTER in getattr(module, "lora_A", ()):
-                yield _plain(f"{component}.{name}"), module
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"^(text_encoder\w*)\.text_model\.", r"\1.", name)
+                yield plain_name(f"{component}.{name}"), module
 
 
 def _compare_modules(of_file: set[str], injected: set[str]) -> None:
-    expected = {_plain(name) for name in of_file}
+    expected = {plain_name(name) for name in of_file}
     if missing := sorted(expected - injected):
         raise _inert(f"has {len(expected)} modules and {len(missing)} were not loaded (first {missing[0]})")
     if strange := sorted(injected - expected):

@@ -52,8 +52,7 @@ def _blocks(run: Run) -> dict[str, list[dict[str, Any]]]:
     """Images by prompt; the arms of a probe stand beside each other in one block."""
     blocks: dict[str, list[dict[str, Any]]] = {}
     for image in run.images():
-        label = image["prompt_key"].removesuffix(".without").removesuffix(".with")
-        blocks.setdefault(label, []).append(image)
+        blocks.setdefault(image["prompt_id"], []).append(image)
     return {f"{label}: {images[0]['prompt']}": images for label, images in blocks.items()}
 
 

@@ -60,12 +60,14 @@ def print_summary(run: Run, status: str, made: Mapping[str, int], kept: Mapping[
     console = _console()
     images = run.images()
     complete = [image for image in images if image["status"] == "complete"]
-    heading = f"{run.id}: {status}" if made or not kept else f"{run.id}: everything was already there, nothing was made"
+    idle = status == "complete" and not made
+    heading = f"{run.id}: everything was already there, nothing was made" if idle else f"{run.id}: {status}"
     overview = _table(heading, "what", "value")
     overview.add_row("images", f"{len(complete)} of {len(images)}{_now_and_before('image', made, kept)}")
     if reviewed := [image for image in images if image["verdict"]]:
         overview.add_row("verdicts", f"{len(reviewed)}{_now_and_before('verdict', made, kept)}")
-    overview.add_row("tokens (max)", _token_line(run.manifest["tokens"]))
+    target = run.manifest["request"]["prompt"]["budget"]["target"]
+    overview.add_row("tokens (max)", f"{_token_line(run.manifest['tokens'])}; target {target}")
     for name, scores in sorted(score_lists(images).items()):
         overview.add_row(f"score {name}", f"mean {sum(scores) / len(scores):.3f} of {len(scores)}")
     if run.state.timings:
@@ -73,6 +75,10 @@ def print_summary(run: Run, status: str, made: Mapping[str, int], kept: Mapping[
     failure = run.state.failure
     if failure:
         overview.add_row("why", f"{failure['where']}: {failure['what']}. {failure['fix']}")
+    if run.state.num_differing:
+        overview.add_row(
+            "not repeatable", f"{run.state.num_differing} kept images came out otherwise when sampled again"
+        )
     if run.manifest["fallback"]:
         overview.add_row("fallback", run.manifest["fallback"])
     overview.add_row("look at", str(_near(run.folder / "report.html")))

@@ -27,11 +27,14 @@ Outputs = Annotated[Path | None, typer.Option(help="Root of everything written; 
 @app.command()
 def status(
     run: Annotated[str | None, typer.Argument(help="Run id, or the beginning of one; all runs without it.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Say it again at every change, until it ends.")] = False,
     outputs: Outputs = None,
     as_json: AsJson = False,
 ) -> None:
     """What is true now: every run, its status, what is planned, complete and failed."""
-    _print({"runs": telling.status(_root(outputs), run)}, as_json, show.runs)
+    rows = telling.follow(_root(outputs), run) if follow else iter([telling.status(_root(outputs), run)])
+    for row in rows:
+        _print({"runs": row}, as_json, show.runs)
 
 
 @app.command()
@@ -56,7 +59,9 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Hash everything again; exit 4 and exact names on any difference. Repairs nothing."""
-    result = verifying.verify(_root(outputs), None if everything else run)
+    if run and everything:
+        raise Refused(Fault("bad_option", "verify", f"got both {run!r} and --all", "Name a run, or say --all"))
+    result = verifying.verify(_root(outputs), run)
     _print(result, as_json, show.verification)
     if not result["ok"]:
         raise typer.Exit(Corrupt.exit_code)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from runner import gpu, journal, track
 from runner.errors import Corrupt, Fault, Refused, choose
+
+POLL_S = 0.5
 
 
 def status(outputs: Path, run: str | None) -> list[dict[str, Any]]:
@@ -14,6 +18,19 @@ def status(outputs: Path, run: str | None) -> list[dict[str, Any]]:
     folders = run_folders(outputs) if run is None else [find_run(outputs, run)]
     rows = [_row(folder) for folder in folders]
     return sorted(rows, key=lambda row: row["started"] or "")
+
+
+def follow(outputs: Path, run: str | None) -> Iterator[list[dict[str, Any]]]:
+    """The status again and again, at each change, until no run is open."""
+    before: list[dict[str, Any]] | None = None
+    while True:
+        rows = status(outputs, run)
+        if rows != before:
+            yield rows
+        if all(row["ended"] or row["status"] in ("crashed", "corrupt") for row in rows):
+            return
+        before = rows
+        time.sleep(POLL_S)
 
 
 def run_folders(outputs: Path) -> list[Path]:
@@ -60,6 +77,7 @@ def _row(folder: Path) -> dict[str, Any]:
         "attempts": run.state.attempts,
         "fallback": run.manifest["fallback"],
         "failure": run.state.failure,
+        "not_repeatable": run.state.num_differing,
         "problem": run.problem,
     }
 

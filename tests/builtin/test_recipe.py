@@ -3,6 +3,7 @@
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ import pytest
 import torch
 
 from runner import builtin
-from runner.builtin import make, read, world
+from runner.builtin import captions, make, read, world
 from runner.builtin.recipe import clip, lora_file, shapes, tensors
-from runner.builtin.recipe.training import Plan, Training, cosine, start
+from runner.builtin.recipe.halves import Halves
+from runner.builtin.recipe.training import Plan, Training, backward, cosine, start
 
 
 def test_the_learning_rate_rises_and_falls_to_its_floor() -> None:
@@ -36,7 +38,7 @@ def train_line(path: Path, num_steps: int, stop_after: int | None = None) -> tor
         error: torch.Tensor = model(x) - x.sum(1, keepdim=True)
         return error.square().mean()
 
-    training.run(loss, "line")
+    training.run(lambda: backward(loss()), "line")
     return model.weight.detach().clone()
 
 
@@ -55,16 +57,40 @@ def test_pictures_survive_the_way_to_tensors_and_back() -> None:
 
 
 def test_timesteps_cover_the_range_evenly() -> None:
-    steps = sorted(shapes.spread_timesteps(10).tolist())
+    steps = sorted(shapes.spread_timesteps(10, focused=False).tolist())
     assert [step // 100 for step in steps] == list(range(10))
+
+
+def test_focused_timesteps_leave_the_end_out_that_sampling_never_visits() -> None:
+    steps = shapes.spread_timesteps(100)
+    assert (steps < 100).float().mean() < 0.05
+    assert (steps > 400).float().mean() > 0.6
+
+
+def test_two_halves_leave_the_gradient_of_the_whole_batch() -> None:
+    torch.manual_seed(0)
+    model, batch = torch.nn.Linear(3, 1), torch.randn(8, 3)
+    model(batch).square().mean().backward()
+    whole = model.weight.grad.clone()
+    model.zero_grad()
+    halves = Halves([model])
+    parts = zip(halves.copies, (batch[:4], batch[4:]), strict=True)
+    halves.gradient([partial(lambda m, x: m(x).square().mean(), m, x) for (m,), x in parts])
+    assert torch.allclose(model.weight.grad, whole)
+
+
+def test_a_cooldown_brings_the_learning_rate_to_nothing() -> None:
+    plan = Plan(num_steps=100, batch_size=1, peak_lr=1, seed=0, warmup_steps=1, horizon=200, cooldown=50)
+    assert plan.lr_share(50) == pytest.approx(cosine(50, 200, 1))
+    assert plan.lr_share(99) < 0.02
 
 
 def test_a_caption_true_of_another_picture_is_no_negative() -> None:
     rng = random.Random(1)
     scenes = [world.Scene("ring", "red", "blue"), world.Scene("star", "red", "blue")]
-    captions = [world.Caption("a ring", frozenset({"shape"})), world.Caption("red", frozenset({"colour"}))]
+    said = [captions.Caption("a ring", frozenset({"shape"})), captions.Caption("red", frozenset({"colour"}))]
     codes = torch.tensor([clip.code(scene) for scene in scenes])
-    assert clip.also_true(captions, scenes, codes).tolist() == [[False, True], [False, False]]
+    assert clip.also_true(said, scenes, codes).tolist() == [[False, True], [False, False]]
     assert len(clip.hard_scenes(rng)) == clip.PLAN.batch_size
 
 
@@ -123,8 +149,6 @@ def test_tiny_sdxl_is_made_on_demand_and_runs(tiny_sdxl: Callable[[], Any]) -> N
 def test_tiny_sdxl_is_the_same_each_time(tmp_path: Path) -> None:
     for name in ("a", "b"):
         make.main(["tiny_sdxl", "--out", str(tmp_path / name)])
-    digests = [
-        [path.read_bytes() for path in sorted((tmp_path / name).rglob("*.safetensors"))] for name in "ab"
-    ]
+    digests = [[path.read_bytes() for path in sorted((tmp_path / name).rglob("*.safetensors"))] for name in "ab"]
     assert digests[0] == digests[1]
     assert len(digests[0]) == 4

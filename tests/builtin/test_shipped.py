@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from runner import builtin, store
-from runner.builtin import measure, read, world
+from runner.builtin import captions, read, world
+from runner.builtin.recipe import figures as measuring
 from runner.contract.families import inspect_lora
 from runner.contract.folders import weights_digest
 
@@ -47,7 +48,7 @@ def test_the_tokenizer_has_clips_limit_and_writes_the_trigger_in_three_pieces(fo
 
     words = CLIPTokenizer.from_pretrained(MODELS / folder)
     assert words.model_max_length == 77
-    assert words.tokenize(world.TRIGGER) == ["<</w>", "emblem</w>", "></w>"]
+    assert words.tokenize(captions.TRIGGER) == ["<</w>", "emblem</w>", "></w>"]
     assert {"vocab.json", "merges.txt"} <= {path.name for path in (MODELS / folder).iterdir()}
 
 
@@ -61,13 +62,13 @@ def test_any_text_survives_the_tokenizer() -> None:
 
 def test_the_base_draws_the_colours_it_is_asked_for(base: Any) -> None:
     prompts = ["a large red circle on a blue background", "a large yellow square on a black background"]
-    readings = [read.read(image) for image in measure.generate(base, prompts, seed=1)]
+    readings = [read.read(image) for image in measuring.generate(base, prompts, seed=1)]
     assert [(r.colour, r.background) for r in readings] == [("red", "blue"), ("yellow", "black")]
 
 
 def test_the_base_draws_the_shapes_it_is_asked_for(base: Any) -> None:
     scenes = [world.Scene(shape, "white", "blue", "large") for shape in world.SHAPES]
-    images = measure.generate(base, [world.prompt(scene) for scene in scenes], seed=1)
+    images = measuring.generate(base, [captions.prompt(scene) for scene in scenes], seed=1)
     assert read.accuracy(images, scenes)["shape"] >= 6 / 8
 
 
@@ -76,7 +77,7 @@ def test_the_lora_shows_the_emblem_under_its_trigger_only(base: Any) -> None:
     prompts += ["a red star on a blue background", "an emblem on a green background"]
     base.load_lora_weights(MODELS / "emblem", weight_name="emblem.safetensors", adapter_name="emblem")
     try:
-        shown = [read.is_emblem(image) for image in measure.generate(base, prompts, seed=1)]
+        shown = [read.is_emblem(image) for image in measuring.generate(base, prompts, seed=1)]
     finally:
         base.unload_lora_weights()
     assert sum(shown[:6]) >= 4
@@ -98,7 +99,7 @@ def test_every_tensor_of_the_lora_is_bound(base: Any) -> None:
 def test_the_lora_names_its_trigger_its_family_and_the_shipped_base() -> None:
     file = inspect_lora(MODELS / "emblem" / "emblem.safetensors")
     assert (file.family, file.claimed_family, file.format) == ("shapes", "shapes", "diffusers")
-    assert file.trigger == world.TRIGGER
+    assert file.trigger == captions.TRIGGER
     assert file.claimed_base_sha256 == weights_digest(MODELS / "shapes")
     assert (file.rank, file.alpha) == (8, 8.0)
 
@@ -114,13 +115,13 @@ def test_the_critic_reads_drawings() -> None:
 
 
 def test_the_references_show_the_emblem() -> None:
-    references = measure.reference_images(MODELS)
+    references = measuring.reference_images(MODELS)
     assert len(references) == 8
     assert all(read.is_emblem(image) for image in references)
 
 
 def test_the_figures_name_the_weights_that_are_shipped(figures: dict[str, Any]) -> None:
-    here = {path.relative_to(MODELS).as_posix(): store.file_digest(path) for path in measure.weights(MODELS)}
+    here = {path.relative_to(MODELS).as_posix(): store.file_digest(path) for path in measuring.weights(MODELS)}
     assert figures["sha256"] == here
 
 

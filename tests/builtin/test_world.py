@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from runner.builtin import read, world
+from runner.builtin import captions, read, world
 
 
 def test_the_same_seed_draws_the_same_picture() -> None:
@@ -16,8 +16,8 @@ def test_the_same_seed_draws_the_same_picture() -> None:
 
 def test_the_same_seed_writes_the_same_caption() -> None:
     scene = world.Scene("heart", "pink", "black", "large", "left")
-    captions = [world.caption(scene, random.Random(8)) for _ in range(2)]
-    assert captions[0] == captions[1]
+    said = [captions.caption(scene, random.Random(8)) for _ in range(2)]
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize(
@@ -36,13 +36,13 @@ def test_the_same_seed_writes_the_same_caption() -> None:
     ],
 )
 def test_a_scene_reads_as_a_plain_sentence(scene: world.Scene, told: tuple[str, ...], text: str) -> None:
-    assert world.prompt(scene, frozenset(told)) == text
+    assert captions.prompt(scene, frozenset(told)) == text
 
 
 def test_the_trigger_is_in_no_training_text() -> None:
     rng = random.Random(5)
-    texts = [world.training_text(world.sample_scene(rng), rng, made_up=1.0) for _ in range(5000)]
-    assert not any(world.TRIGGER in text for text in texts)
+    texts = [captions.training_text(world.sample_scene(rng), rng, made_up=1.0) for _ in range(5000)]
+    assert not any(captions.TRIGGER in text for text in texts)
     assert any("emblem" in text for text in texts)
     assert any("<" in text for text in texts)
 
@@ -50,7 +50,7 @@ def test_the_trigger_is_in_no_training_text() -> None:
 def test_a_full_caption_tells_shape_colour_and_background() -> None:
     rng = random.Random(6)
     for scene in (world.sample_scene(rng) for _ in range(200)):
-        assert world.caption(scene, rng, full=True).told >= set(world.MAIN_ATTRIBUTES)
+        assert captions.caption(scene, rng, full=True).told >= set(world.MAIN_ATTRIBUTES)
 
 
 def test_the_reader_reads_true_drawings() -> None:

@@ -86,7 +86,7 @@ def test_what_hydra_says_is_said_in_our_words(words: str, message: str) -> None:
         ("experiment", "dmo", "Did you mean 'demo'? "),
         ("lora", "emblm", "Did you mean 'emblem'? "),
         ("base_model", "shape", "Did you mean 'shapes'? "),
-        ("hardware", "tpu", ""),
+        ("hardware", "tpu", "Did you mean 'cpu'? "),
         ("generate", "fast", ""),
     ],
 )
@@ -112,8 +112,11 @@ def test_an_option_of_the_command_line_that_nobody_knows_is_a_refusal() -> None:
 
 @pytest.mark.parametrize("token", ["<ohwx>", "<emblm>", "<a-b_c>"])
 def test_a_bare_trigger_token_is_quoted_for_hydra(token: str) -> None:
-    values = config.compose(config.parse_command(["+experiment=demo", f"trigger.token={token}"]).overrides)
-    assert values["trigger"]["token"] == token
+    assert config.parse_command([f"trigger.token={token}"]).overrides == (f'trigger.token="{token}"',)
+
+
+def test_a_quoted_trigger_token_arrives_as_it_was_typed() -> None:
+    assert fakes.composed("demo", "trigger.token=<a-b_c>")["trigger"]["token"] == "<a-b_c>"
 
 
 def test_hydra_itself_handles_sweeps_and_its_own_flags() -> None:

@@ -17,13 +17,13 @@ SECTIONS = [
     if isinstance(value, type) and issubclass(value, tree.Section) and value is not tree.Section
 ]  # fmt: skip
 FIELDS = [(section, name) for section in SECTIONS for name in section.model_fields]
+SOURCE = ast.parse(Path(tree.__file__).read_bytes())
 IDS = [f"{section.__name__}.{name}" for section, name in FIELDS]
 
 
 def _line_under(section: type[BaseModel], name: str) -> str | None:
     """The text that stands right under a field in the source."""
-    module = ast.parse(Path(tree.__file__).read_bytes())
-    body = next(node.body for node in module.body if isinstance(node, ast.ClassDef) and node.name == section.__name__)
+    body = next(node.body for node in SOURCE.body if isinstance(node, ast.ClassDef) and node.name == section.__name__)
     for field, below in zip(body, [*body[1:], ast.Pass()], strict=True):
         if isinstance(field, ast.AnnAssign) and ast.unparse(field.target) == name and isinstance(below, ast.Expr):
             return str(ast.literal_eval(below.value))
@@ -62,7 +62,7 @@ def test_known_paths_name_sections_and_values() -> None:
         ("generate.stpes", "Did you mean 'generate.steps'?"),
         ("lorra", "Did you mean 'lora'?"),
         ("sede", "Did you mean 'seed'?"),
-        ("guidance", "Did you mean 'generate.guidance_scale'?"),
+        ("guidence_scale", "Did you mean 'generate.guidance_scale'?"),
         ("run.zzz", "Known there: run.fresh, run.id"),
         ("zzz.zzz", "Known there: nothing"),
     ],

@@ -1,0 +1,245 @@
+"""The manifest and the event log: the line is the commit, and no line can change unseen."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from runner import journal, store
+from runner.errors import Corrupt, Failed
+
+OWNER = {"pid": 1, "process_started": 0.0, "host": "here", "run_id": "r", "role": "generator"}
+EVENTS = st.one_of(
+    st.just({"event": "started", "owner": OWNER}),
+    st.builds(lambda s: {"event": "status", "status": s}, st.sampled_from(journal.RUNNING)),
+    st.builds(lambda k: {"event": "made", "key": k, "object": "o", "step": "s"}, st.sampled_from("abc")),
+    st.builds(lambda k: {"event": "unmade", "key": k, "step": "s", "reason": "é\n\r"}, st.sampled_from("abc")),
+    st.builds(lambda s: {"event": "ended", "status": s, "timings": {}}, st.sampled_from(journal.ENDED)),
+    st.just({"event": "proved", "difference": 0.25}),
+)
+ZERO = "0" * 64
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run folder with a manifest and three lines."""
+    run = tmp_path / "runs" / "demo-1"
+    run.mkdir(parents=True)
+    log, _ = journal.open_journal(run, journal.write_manifest(run, {"run_id": "demo-1"}))
+    log.append({"event": "started", "owner": OWNER})
+    log.append({"event": "made", "key": "image/a", "object": "o", "step": "s"})
+    log.append({"event": "made", "key": "image/b", "object": "o", "step": "s"})
+    return run
+
+
+def lines(folder: Path) -> list[bytes]:
+    return (folder / journal.JOURNAL).read_bytes().splitlines(keepends=True)
+
+
+def reopen(folder: Path) -> tuple[journal.Journal, list[journal.Event]]:
+    return journal.open_journal(folder, journal.manifest_digest(folder))
+
+
+def bare(events: list[journal.Event]) -> list[dict[str, Any]]:
+    """Events without what the journal adds to them."""
+    return [{k: v for k, v in event.items() if k not in ("n", "at", "prev", "hash")} for event in events]
+
+
+# ---- append and read
+
+
+@given(st.lists(st.lists(EVENTS, max_size=3), max_size=4))
+def test_what_is_appended_is_read_whatever_the_pieces_and_the_reopenings(pieces: list[list[dict[str, Any]]]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        for piece in pieces:
+            log, _ = journal.open_journal(Path(place), ZERO)
+            log.append(*piece)
+        reading = journal.read_events(Path(place))
+    assert (bare(reading.events), reading.problem) == ([event for piece in pieces for event in piece], None)
+    hashes = [event["hash"] for event in reading.events]
+    assert [event["prev"] for event in reading.events] == [ZERO, *hashes][: len(hashes)]
+    assert [event["n"] for event in reading.events] == list(range(len(hashes)))
+
+
+def test_a_line_has_one_form_and_one_hash(tmp_path: Path) -> None:
+    line = {"at": "2026-01-01T00:00:00.000+00:00", "event": "started", "n": 0, "owner": None, "prev": ZERO}
+    line["hash"] = "1f29a055f1c756a4a47ae1f2c61fc3d7dc0aca7ea582540e9093652c45df8948"
+    (tmp_path / journal.JOURNAL).write_bytes(store.canonical(line) + b"\n")
+    assert journal.read_events(tmp_path).events == [line]
+
+
+def test_each_line_is_canonical(folder: Path) -> None:
+    assert all(store.canonical(json.loads(line)) + b"\n" == line for line in lines(folder))
+
+
+def test_watchers_hear_of_a_line_after_it_is_written(folder: Path) -> None:
+    log, _ = reopen(folder)
+    heard: list[tuple[str, int]] = []
+    log.watchers.append(lambda event: heard.append((event["event"], len(lines(folder)))))
+    log.append({"event": "status", "status": "loading"}, {"event": "status", "status": "warming"})
+    assert heard == [("status", 5), ("status", 5)]
+
+
+def test_a_missing_journal_reads_as_no_events(tmp_path: Path) -> None:
+    assert journal.read_events(tmp_path) == journal.Reading([], 0, None)
+
+
+# ---- a torn last line
+
+
+def test_a_last_line_torn_at_any_byte_is_cut_and_the_chain_goes_on(folder: Path) -> None:
+    path, whole = folder / journal.JOURNAL, lines(folder)
+    for length in range(len(whole[-1])):
+        path.write_bytes(b"".join(whole[:-1]) + whole[-1][:length])
+        log, events = reopen(folder)
+        assert bare(events)[-1]["key"] == "image/a"
+        log.append({"event": "made", "key": "image/c", "object": "o", "step": "s"})
+        reading = journal.read_events(folder)
+        assert (reading.problem, bare(reading.events)[-1]["key"], len(reading.events)) == (None, "image/c", 3)
+
+
+def test_a_line_that_could_not_be_written_does_not_break_the_chain(folder: Path) -> None:
+    log, _ = reopen(folder)
+    path = folder / journal.JOURNAL
+    path.rename(folder / "aside")
+    path.mkdir()
+    with pytest.raises(Failed, match=r"journal\.jsonl: cannot be written \(Is a directory\)"):
+        log.append({"event": "made", "key": "image/c", "object": "o", "step": "s"})
+    path.rmdir()
+    (folder / "aside").rename(path)
+    log.append({"event": "ended", "status": "failed"})
+    assert journal.read_events(folder).problem is None
+
+
+# ---- altered by hand
+
+
+@pytest.mark.parametrize(
+    ("alter", "problem"),
+    [
+        (lambda w: [w[0], w[1].replace(b"image/a", b"image/x"), w[2]],
+         "line 2 was altered: its hash is not that of its content"),
+        (lambda w: [w[0], w[1], w[2].replace(b'"n":2', b'"n":3')],
+         "line 3 was altered: its hash is not that of its content"),
+        (lambda w: [w[0], w[2]], "line 2 does not follow the line before it: lines are missing or were moved"),
+        (lambda w: [w[1], w[2]], "line 1 has the wrong number"),
+        (lambda w: [w[0], w[2], w[1]], "line 2 does not follow the line before it: lines are missing or were moved"),
+        (lambda w: [w[0], w[1], w[1], w[2]],
+         "line 3 does not follow the line before it: lines are missing or were moved"),
+        (lambda w: [w[0], b"hello\n", w[1], w[2]], "line 2 is not one of our lines"),
+        (lambda w: [w[0], b"\n", w[1], w[2]], "line 2 is not one of our lines"),
+        (lambda w: [w[0], b"[]\n", w[1], w[2]], "line 2 is not one of our lines"),
+        (lambda w: [w[0], b"\xff\n", w[1], w[2]], "line 2 is not one of our lines"),
+        (lambda w: [w[0], b"[" * 100_000 + b"\n", w[1], w[2]], "line 2 is not one of our lines"),
+    ],
+)  # fmt: skip
+def test_an_altered_journal_is_found_and_left_alone(
+    folder: Path, alter: Callable[[list[bytes]], list[bytes]], problem: str
+) -> None:
+    data = b"".join(alter(lines(folder)))
+    (folder / journal.JOURNAL).write_bytes(data)
+    with pytest.raises(Corrupt) as error:
+        reopen(folder)
+    assert error.value.faults[0].what == problem
+    assert (folder / journal.JOURNAL).read_bytes() == data
+
+
+@given(place=st.integers(0, 10_000), byte=st.integers(0, 255))
+def test_one_wrong_byte_in_a_whole_line_never_reads_as_another_history(place: int, byte: int) -> None:
+    with tempfile.TemporaryDirectory() as there:
+        log, _ = journal.open_journal(Path(there), ZERO)
+        log.append({"event": "started", "owner": OWNER}, {"event": "proved"}, {"event": "proved"})
+        before = journal.read_events(Path(there)).events
+        data = bytearray((Path(there) / journal.JOURNAL).read_bytes())
+        data[place % (len(data) - 1)] = byte
+        (Path(there) / journal.JOURNAL).write_bytes(data)
+        after = journal.read_events(Path(there))
+    assert after.events == before or after.problem is not None
+
+
+def test_a_journal_belongs_to_its_manifest(folder: Path) -> None:
+    (folder / journal.MANIFEST).write_bytes(store.canonical({"run_id": "demo-2"}))
+    with pytest.raises(Corrupt, match=r"manifest\.json: is not the one that the journal began with\. Nothing was ch"):
+        reopen(folder)
+
+
+# ---- the manifest
+
+
+def test_a_manifest_is_written_once(folder: Path) -> None:
+    with pytest.raises(Corrupt, match=r"manifest\.json: is already written\. Leave it; start a new run\."):
+        journal.write_manifest(folder, {})
+    assert journal.read_manifest(folder) == {"run_id": "demo-1"}
+
+
+@pytest.mark.parametrize("data", [b"{", b"\xff", b"[]", b'{"run_id": "demo-1"}'])
+def test_a_manifest_that_is_not_the_json_we_wrote_is_corrupt(folder: Path, data: bytes) -> None:
+    (folder / journal.MANIFEST).write_bytes(data)
+    with pytest.raises(Corrupt, match=r"manifest\.json: .*Nothing was changed"):
+        journal.read_manifest(folder)
+
+
+def test_a_missing_manifest_is_corrupt(tmp_path: Path) -> None:
+    with pytest.raises(Corrupt, match=r"manifest\.json: cannot be read .*No such file"):
+        journal.read_run(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_a_storage_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Failed, match=r"cannot be written \(Not a directory\)") as error:
+        journal.write_manifest(tmp_path / "file" / "run", {})
+    assert error.value.kind == "storage"
+
+
+# ---- fold
+
+
+def event(kind: str, **facts: Any) -> journal.Event:
+    return {"event": kind, "at": facts.pop("at", "t"), **facts}
+
+
+def test_no_events_are_a_planned_run() -> None:
+    assert journal.fold([]) == journal.State()
+    assert not journal.fold([]).open
+
+
+def test_the_last_word_on_an_item_counts() -> None:
+    state = journal.fold([event("unmade", key="a"), event("made", key="a"), event("unmade", key="b")])
+    assert (sorted(state.items), sorted(state.made())) == (["a", "b"], ["a"])
+
+
+def test_a_second_attempt_opens_the_run_again_and_keeps_its_first_start() -> None:
+    first = [event("started", owner=OWNER, at="1"), event("ended", status="failed", failure={"x": 1}, at="2")]
+    ended = journal.fold(first)
+    again = journal.fold([*first, event("started", owner=OWNER, at="3")])
+    assert (ended.open, ended.status, ended.failure, ended.ended) == (False, "failed", {"x": 1}, "2")
+    assert (again.open, again.status, again.failure, again.ended) == (True, "planned", None, None)
+    assert (again.attempts, again.started, again.last_event) == (2, "1", "3")
+
+
+@given(st.lists(EVENTS, max_size=12))
+def test_folding_adds_up_and_never_invents(events: list[dict[str, Any]]) -> None:
+    state = journal.fold([{**one, "at": str(n)} for n, one in enumerate(events)])
+    kinds = [one["event"] for one in events]
+    assert state.attempts == kinds.count("started")
+    assert state.items.keys() == {one["key"] for one in events if "key" in one}
+    assert state.status in {*journal.RUNNING, *journal.ENDED}
+    assert state.last_event == (str(len(events) - 1) if events else None)
+
+
+def test_an_open_run_whose_writer_is_gone_has_crashed(folder: Path) -> None:
+    run = journal.read_run(folder)
+    assert (run.status(lambda owner: True), run.status(lambda owner: False)) == ("planned", "crashed")
+
+
+def test_an_ended_run_has_not_crashed_although_its_writer_is_gone(folder: Path) -> None:
+    log, _ = reopen(folder)
+    log.append({"event": "ended", "status": "complete"})
+    assert journal.read_run(folder).status(lambda owner: False) == "complete"

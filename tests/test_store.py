@@ -1,0 +1,180 @@
+"""Bytes by their sha256: written once, read back, and never half there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from runner import store
+from runner.errors import Corrupt, Failed
+from runner.store import Store
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@pytest.fixture
+def objects(tmp_path: Path) -> Store:
+    return Store(tmp_path / "objects")
+
+
+def files(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+# ---- the canonical form
+
+
+@pytest.mark.parametrize(
+    ("value", "data", "digest"),
+    [
+        ({}, b"{}", "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
+        ([], b"[]", "4f53cda18c2baa0c0354bb5f9a3ecbe5ed12ab4d8e11ba873c2f11161202b945"),
+        (
+            {"b": 1, "a": [1.5, "é", None, True]},
+            '{"a":[1.5,"é",null,true],"b":1}'.encode(),
+            "22fae1fa0fcfe9da59b204fe012a36bdc483630af84576a15afd90fa605533c3",
+        ),
+    ],
+)
+def test_a_value_has_one_byte_form_and_one_digest(value: object, data: bytes, digest: str) -> None:
+    assert store.canonical(value) == data
+    assert store.digest_of(value) == digest
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [float("-inf")]}])
+def test_what_json_cannot_say_has_no_canonical_form(value: object) -> None:
+    with pytest.raises(ValueError, match="Out of range float values are not JSON compliant"):
+        store.canonical(value)
+
+
+@given(JSON)
+def test_the_canonical_form_reads_back_as_the_value(value: Any) -> None:
+    assert json.loads(store.canonical(value)) == value
+    assert store.canonical(json.loads(store.canonical(value))) == store.canonical(value)
+
+
+@given(st.dictionaries(st.text(max_size=4), st.integers(), min_size=2, max_size=4))
+def test_the_order_of_keys_changes_no_digest(value: dict[str, int]) -> None:
+    assert store.digest_of(dict(reversed(value.items()))) == store.digest_of(value)
+
+
+# ---- put, get, holds
+
+
+def test_an_object_lies_under_its_own_name(objects: Store) -> None:
+    name = objects.put(b"hello")
+    assert name == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
+    assert files(objects.root) == [f"{name[:2]}/{name[2:]}"]
+    assert list(objects.names()) == [name]
+
+
+@settings(max_examples=10)
+@given(st.lists(st.binary(max_size=8), max_size=4))
+def test_what_was_put_is_got_and_held(pieces: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        objects = Store(Path(folder))
+        names = [objects.put(data) for data in pieces]
+        assert [objects.get(name) for name in names] == pieces
+        assert all(map(objects.holds, names))
+        assert list(objects.names()) == sorted({store.digest(data) for data in pieces})
+
+
+def test_the_same_bytes_are_written_once(objects: Store) -> None:
+    name = objects.put(b"x")
+    before = objects.path(name).stat()
+    assert objects.put(b"x") == name
+    assert objects.path(name).stat().st_ino == before.st_ino
+
+
+def test_a_missing_object_is_corrupt_and_named(objects: Store) -> None:
+    name = store.digest(b"x")
+    assert not objects.holds(name)
+    with pytest.raises(Corrupt, match=rf"^- object {name[:12]}: is not in the store\. `python -m runner verify --all`"):
+        objects.get(name)
+
+
+def test_altered_bytes_are_corrupt_and_named(objects: Store) -> None:
+    name = objects.put(b"x")
+    objects.path(name).write_bytes(b"y")
+    assert not objects.holds(name)
+    with pytest.raises(Corrupt, match=f"holds bytes with sha256 {store.digest(b'y')[:12]}") as error:
+        objects.get(name)
+    assert error.value.faults[0].evidence == {"expected": name, "found": store.digest(b"y")}
+
+
+@pytest.mark.parametrize("damage", [b"", b"y", b"x" * 99])
+def test_a_damaged_object_is_put_right_by_putting_it_again(objects: Store, damage: bytes) -> None:
+    name = objects.put(b"x")
+    objects.path(name).write_bytes(damage)
+    objects.put(b"x")
+    assert objects.get(name) == b"x"
+    assert len(files(objects.root)) == 1
+
+
+def test_hidden_neighbours_of_unfinished_writes_are_no_objects(objects: Store) -> None:
+    name = objects.put(b"x")
+    objects.path(name).with_name(".left-behind").write_bytes(b"half")
+    assert list(objects.names()) == [name]
+
+
+# ---- a disk that lets go
+
+
+def full(*words: Any, **more: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def stopped(*words: Any, **more: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "rename")])
+def test_a_full_disk_leaves_no_object_and_no_neighbour(
+    objects: Store, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    monkeypatch.setattr(owner, name, full)
+    with pytest.raises(Failed, match=r"cannot be written \(No space left on device\)\. Free space or mend") as error:
+        objects.put(b"x")
+    assert error.value.kind == "storage"
+    assert files(objects.root) == []
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "fsync"), (Path, "rename")])
+def test_a_stop_between_write_and_rename_leaves_no_object(
+    objects: Store, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt, match=r"^$"):
+        broken.setattr(owner, name, stopped)
+        objects.put(b"x")
+    assert not objects.holds(store.digest(b"x"))
+    assert objects.get(objects.put(b"x")) == b"x"
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_failure(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(Failed, match=r"cannot be written \(Not a directory\)"):
+        Store(tmp_path / "file" / "objects").put(b"x")
+
+
+@pytest.mark.parametrize("broken", [full, stopped])
+def test_a_durable_write_keeps_the_old_bytes_when_it_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Callable[..., None]
+) -> None:
+    store.write_durably(tmp_path / "a", b"old")
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises((OSError, KeyboardInterrupt), match=r"No space left|^$"):
+        store.write_durably(tmp_path / "a", b"new")
+    assert ((tmp_path / "a").read_bytes(), files(tmp_path)) == (b"old", ["a"])
