@@ -221,7 +221,7 @@ class Judge:
         lost = image.key in self.unscored
         reason, scores = ("image_not_seen: torn", {}) if lost else (None, {"concept": int(digest[:2], 16) / 255})
         facts = {"image": digest, "status": "unscored" if lost else "scored", "reason": reason, "scores": scores}
-        return Made(item, f"verdict on {digest}".encode(), {**facts, "tags": [], "latency_s": 0.0})
+        return Made(item, store.canonical(facts), {**facts, "tags": [], "latency_s": 0.0})
 
 
 class PowerCut(BaseException):
@@ -236,6 +236,7 @@ class Disk:
     torn: bool = False
     error: Exception | None = None  # raised in place of a power cut: the program lives on
     num_writes: int = 0
+    _gone: bool = False
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Disk:
         whole_file, line = store.write_durably, journal.Journal._write
@@ -254,10 +255,13 @@ class Disk:
 
     def _maybe_cut(self, path: Path, data: bytes) -> None:
         self.num_writes += 1
+        if self._gone:
+            raise PowerCut("a process that is gone writes nothing")
         if self.num_writes != self.cut_at:
             return
         if self.torn:
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.write(data[: len(data) * 2 // 3])
+        self._gone = self.error is None
         raise self.error or PowerCut(f"at write {self.num_writes}")

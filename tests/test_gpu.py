@@ -7,10 +7,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from runner import gpu
@@ -101,10 +101,10 @@ def test_a_second_holder_waits_until_the_first_lets_go(holder: subprocess.Popen[
 
 def test_a_killed_holder_leaves_no_lease_behind(holder: subprocess.Popen[str]) -> None:
     file = gpu.lease_file("cpu")
-    assert gpu.alive(gpu.read_owner(file))
+    assert gpu.is_held(file)
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    assert (gpu.is_held(file), gpu.alive(gpu.read_owner(file))) == (False, False)
+    assert not gpu.is_held(file)
     with gpu.lease("cpu", this(), wait=False, on_wait=nobody):
         assert gpu.read_owner(file) == this().as_dict()
 
@@ -136,46 +136,98 @@ def test_a_lease_file_without_a_name_has_no_owner(tmp_path: Path, data: bytes) -
 # ---- alive
 
 
-def test_this_process_is_alive() -> None:
-    assert gpu.alive(this().as_dict())
+WRITER = """
+import sys
+from pathlib import Path
+from runner import gpu
+with gpu.only_writer(Path(sys.argv[1]), gpu.this_process("demo-1", "generator")):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
 
 
-@pytest.mark.parametrize("changes", [{"process_started": 1.0}, {"host": "elsewhere"}, {"pid": 2**22 + 1}])
-def test_a_reused_pid_another_host_and_a_pid_that_is_gone_are_not_alive(changes: dict[str, Any]) -> None:
-    assert not gpu.alive({**this().as_dict(), **changes})
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "demo-1"
 
 
-def test_nobody_is_not_alive() -> None:
-    assert not gpu.alive(None)
-    assert not gpu.alive({})
+def owner(**changes: Any) -> dict[str, Any]:
+    return {**this().as_dict(), **changes}
 
 
-def test_a_zombie_is_not_alive() -> None:
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    started = psutil.Process(child.pid).create_time()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
-    try:
-        assert not gpu.alive({**this().as_dict(), "pid": child.pid, "process_started": started})
-    finally:
-        child.wait()
+def test_a_run_is_alive_while_its_writer_holds_the_lock(run: Path) -> None:
+    with gpu.only_writer(run, this()):
+        assert gpu.is_held(run / gpu.LOCK) and gpu.alive(run, owner())
+    assert (run / gpu.LOCK).exists() and not gpu.alive(run, owner())
+
+
+def test_a_run_whose_writer_was_killed_is_not_alive(run: Path) -> None:
+    with killable(run) as writer:
+        who = gpu.read_owner(run / gpu.LOCK)
+        assert who and (who["pid"], gpu.alive(run, who)) == (writer.pid, True)
+        writer.kill()
+        writer.wait()
+        assert not gpu.alive(run, who)
+
+
+def test_a_zombie_is_not_alive(run: Path) -> None:
+    with killable(run) as writer:
+        writer.kill()
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked how
+        assert not gpu.alive(run, gpu.read_owner(run / gpu.LOCK))
+
+
+@contextmanager
+def killable(run: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that writes into the run folder."""
+    home = {**os.environ, "PYTHONPATH": str(fakes.ROOT)}
+    words = [sys.executable, "-c", WRITER, str(run)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=home) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("changes", [{"process_started": 1.0}, {"pid": 2**22 + 1}, {"pid": 1}])
+def test_the_lock_is_asked_and_not_the_name_in_it(run: Path, changes: dict[str, Any]) -> None:
+    assert not gpu.alive(run, owner(**changes))
+    with gpu.only_writer(run, this()):
+        assert gpu.alive(run, owner(**changes))
+    assert not gpu.alive(run, owner(**changes))
+
+
+def test_a_writer_on_another_machine_is_alive_while_its_lock_file_is_here(run: Path) -> None:
+    run.mkdir(parents=True)
+    assert not gpu.alive(run, owner(host="elsewhere"))
+    (run / gpu.LOCK).write_bytes(b"")
+    assert gpu.alive(run, owner(host="elsewhere"))
+
+
+@pytest.mark.parametrize("nobody", [None, {}])
+def test_nobody_is_not_alive(run: Path, nobody: dict[str, Any] | None) -> None:
+    assert not gpu.alive(run, nobody)
 
 
 # ---- admission
 
 
-@pytest.mark.parametrize(("need", "free"), [(0, 0), (10, 10), (10, 11), (10**9, None)])
-def test_what_fits_or_cannot_be_asked_is_admitted(need: int, free: int | None) -> None:
-    assert gpu.admit(need, free, "cpu") is None
+@pytest.mark.parametrize(("need", "have"), [(0, 0), (10, 10), (10, 11), (10**9, None)])
+@pytest.mark.parametrize("which", ["total", "free"])
+def test_what_fits_or_cannot_be_asked_is_admitted(need: int, have: int | None, which: str) -> None:
+    assert gpu.admit(need, have, "cpu", which) is None
 
 
-def test_what_does_not_fit_is_refused_with_both_figures() -> None:
-    fault = gpu.admit(20_000, 8_000, "cuda:0")
+@pytest.mark.parametrize("which", ["total", "free"])
+def test_what_does_not_fit_is_refused_with_both_figures(which: str) -> None:
+    fault = gpu.admit(20_000, 8_000, "cuda:0", which)
     assert str(fault) == (
-        "hardware: cuda:0 has 8000 MiB free; the weights alone need about 20000 MiB. "
-        "Choose a smaller runtime.dtype, runtime.offload=model, another device, or free memory."
+        f"hardware: cuda:0 has 8000 MiB of {which} memory; the weights alone need about 20000 MiB. "
+        "Choose a smaller runtime.dtype, runtime.offload=model, or another device."
     )
+    assert fault and fault.evidence == {"need_mib": 20_000, f"{which}_mib": 8_000}
 
 
-def test_the_free_memory_of_the_machine_is_known_and_of_no_card_is_not() -> None:
-    assert (gpu.free_mib("cpu") or 0) > 0
-    assert gpu.free_mib("cuda:99") is None
+def test_the_memory_of_the_machine_is_known_and_of_no_card_is_not() -> None:
+    assert 0 < (gpu.free_mib("cpu") or 0) <= (gpu.total_mib("cpu") or 0)
+    assert (gpu.free_mib("cuda:99"), gpu.total_mib("cuda:99")) == (None, None)

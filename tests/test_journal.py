@@ -25,6 +25,7 @@ EVENTS = st.one_of(
     st.just({"event": "proved", "difference": 0.25}),
 )
 ZERO = "0" * 64
+WHOLE: dict[str, Any] = {key: {} for key in journal.REQUIRED} | {"run_id": "demo-1"}
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     """A run folder with a manifest and three lines."""
     run = tmp_path / "runs" / "demo-1"
     run.mkdir(parents=True)
-    log, _ = journal.open_journal(run, journal.write_manifest(run, {"run_id": "demo-1"}))
+    log, _ = journal.open_journal(run, journal.write_manifest(run, WHOLE))
     log.append({"event": "started", "owner": OWNER})
     log.append({"event": "made", "key": "image/a", "object": "o", "step": "s"})
     log.append({"event": "made", "key": "image/b", "object": "o", "step": "s"})
@@ -85,6 +86,51 @@ def test_watchers_hear_of_a_line_after_it_is_written(folder: Path) -> None:
     log.watchers.append(lambda event: heard.append((event["event"], len(lines(folder)))))
     log.append({"event": "status", "status": "loading"}, {"event": "status", "status": "warming"})
     assert heard == [("status", 5), ("status", 5)]
+
+
+def test_no_events_are_no_line_and_no_news(folder: Path) -> None:
+    log, _ = reopen(folder)
+    before = lines(folder)
+    log.watchers.append(lambda event: pytest.fail("told of nothing"))
+    log.append()
+    assert (lines(folder), log.next_number) == (before, 3)
+
+
+def test_a_watcher_that_breaks_is_told_no_more_and_the_others_are(folder: Path) -> None:
+    log, _ = reopen(folder)
+    heard: list[str] = []
+
+    def closed_terminal(event: journal.Event) -> None:
+        heard.append("broken")
+        raise BrokenPipeError
+
+    log.watchers += [closed_terminal, lambda event: heard.append(event["event"])]
+    log.append({"event": "proved"}, {"event": "proved"})
+    assert heard == ["broken", "proved", "proved"]
+    assert len(journal.read_events(folder).events) == 5
+
+
+def test_a_stop_waits_for_the_commit_under_way_and_comes_after_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = reopen(folder)
+    write, heard = journal.Journal._write, [0]
+
+    def signalled(of: journal.Journal, data: bytes) -> None:
+        of.interrupt(KeyboardInterrupt("stop"))
+        write(of, data)
+
+    monkeypatch.setattr(journal.Journal, "_write", signalled)
+    log.watchers.append(lambda event: heard.append(event["n"]))
+    with pytest.raises(KeyboardInterrupt, match=r"^stop$"):
+        log.append({"event": "proved"}, {"event": "proved"})
+    assert (heard, len(journal.read_events(folder).events), log.next_number) == ([0, 3, 4], 5, 5)
+
+
+def test_a_stop_between_commits_comes_at_once(folder: Path) -> None:
+    log, _ = reopen(folder)
+    with pytest.raises(KeyboardInterrupt, match=r"^stop$"):
+        log.interrupt(KeyboardInterrupt("stop"))
 
 
 def test_a_missing_journal_reads_as_no_events(tmp_path: Path) -> None:
@@ -165,9 +211,60 @@ def test_one_wrong_byte_in_a_whole_line_never_reads_as_another_history(place: in
 
 
 def test_a_journal_belongs_to_its_manifest(folder: Path) -> None:
-    (folder / journal.MANIFEST).write_bytes(store.canonical({"run_id": "demo-2"}))
+    (folder / journal.MANIFEST).write_bytes(store.canonical({**WHOLE, "run_id": "demo-2"}))
     with pytest.raises(Corrupt, match=r"manifest\.json: is not the one that the journal began with\. Nothing was ch"):
         reopen(folder)
+
+
+def test_a_run_under_another_manifest_is_read_with_its_problem(folder: Path) -> None:
+    (folder / journal.MANIFEST).write_bytes(store.canonical({**WHOLE, "run_id": "demo-2"}))
+    assert journal.read_run(folder).problem == "the manifest is not the one that the journal began with"
+
+
+# ---- the seal
+
+
+@pytest.fixture
+def sealed(folder: Path) -> Path:
+    log, _ = reopen(folder)
+    journal.seal(folder, log)
+    return folder
+
+
+def test_a_sealed_journal_is_sound_and_may_go_on(sealed: Path) -> None:
+    log, _ = reopen(sealed)
+    log.append({"event": "proved"})
+    assert journal.read_run(sealed).problem is None
+    assert len(journal.read_events(sealed).events) == 4
+
+
+@pytest.mark.parametrize("num_lines", [0, 1, 2])
+def test_a_journal_that_lost_its_end_after_the_seal_shows_it(sealed: Path, num_lines: int) -> None:
+    (sealed / journal.JOURNAL).write_bytes(b"".join(lines(sealed)[:num_lines]))
+    problem = f"is cut short: it has {num_lines} lines and had at least 3"
+    assert journal.read_run(sealed).problem == problem
+    with pytest.raises(Corrupt, match=rf"journal\.jsonl: {problem}\. Nothing was changed"):
+        reopen(sealed)
+
+
+def test_a_journal_that_is_gone_after_the_seal_shows_it(sealed: Path) -> None:
+    (sealed / journal.JOURNAL).unlink()
+    assert journal.read_run(sealed).problem == "is cut short: it has 0 lines and had at least 3"
+
+
+def test_another_history_of_the_same_length_is_not_the_sealed_one(sealed: Path) -> None:
+    (sealed / journal.JOURNAL).unlink()
+    (sealed / journal.SEAL).rename(sealed / "aside")
+    log, _ = reopen(sealed)
+    log.append({"event": "proved"}, {"event": "proved"}, {"event": "proved"})
+    (sealed / "aside").rename(sealed / journal.SEAL)
+    assert journal.read_run(sealed).problem == "is not the one that was sealed when the run ended"
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b"\xff", b'{"n":"2","hash":""}'])
+def test_a_seal_that_cannot_be_read_is_a_problem(sealed: Path, data: bytes) -> None:
+    (sealed / journal.SEAL).write_bytes(data)
+    assert journal.read_run(sealed).problem == "has a seal.json beside it that cannot be read"
 
 
 # ---- the manifest
@@ -176,10 +273,17 @@ def test_a_journal_belongs_to_its_manifest(folder: Path) -> None:
 def test_a_manifest_is_written_once(folder: Path) -> None:
     with pytest.raises(Corrupt, match=r"manifest\.json: is already written\. Leave it; start a new run\."):
         journal.write_manifest(folder, {})
-    assert journal.read_manifest(folder) == {"run_id": "demo-1"}
+    assert journal.read_manifest(folder) == WHOLE
 
 
-@pytest.mark.parametrize("data", [b"{", b"\xff", b"[]", b'{"run_id": "demo-1"}'])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"{", b"\xff", b"[]", b"[" * 100_000, b'{"run_id": "demo-1"}', store.canonical({"run_id": "demo-1"}),
+        json.dumps(WHOLE).encode(), store.canonical(WHOLE) + b"\n",
+        *(store.canonical({key: WHOLE[key] for key in WHOLE if key != left_out}) for left_out in WHOLE),
+    ],
+)  # fmt: skip
 def test_a_manifest_that_is_not_the_json_we_wrote_is_corrupt(folder: Path, data: bytes) -> None:
     (folder / journal.MANIFEST).write_bytes(data)
     with pytest.raises(Corrupt, match=r"manifest\.json: .*Nothing was changed"):
@@ -236,10 +340,11 @@ def test_folding_adds_up_and_never_invents(events: list[dict[str, Any]]) -> None
 
 def test_an_open_run_whose_writer_is_gone_has_crashed(folder: Path) -> None:
     run = journal.read_run(folder)
-    assert (run.status(lambda owner: True), run.status(lambda owner: False)) == ("planned", "crashed")
+    assert run.status(lambda *who: who == (folder, OWNER)) == "planned"
+    assert (run.status(lambda *who: True), run.status(lambda *who: False)) == ("planned", "crashed")
 
 
 def test_an_ended_run_has_not_crashed_although_its_writer_is_gone(folder: Path) -> None:
     log, _ = reopen(folder)
     log.append({"event": "ended", "status": "complete"})
-    assert journal.read_run(folder).status(lambda owner: False) == "complete"
+    assert journal.read_run(folder).status(lambda *who: False) == "complete"

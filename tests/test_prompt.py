@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import random
 import re
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import contract
+from runner import builtin, contract
 from runner.config.tree import Prompt, Trigger
 from runner.errors import Refused
-from runner.prompt import ComposedPrompt, Encoder, compose_prompts
+from runner.prompt import ComposedPrompt, Encoder, compose_prompts, load_encoder
 from tests import fakes
 
 WORDS = st.lists(st.sampled_from(["a", "red", "star,", "{trigger}", "on", " ", "<emblem>"]), max_size=6).map(" ".join)
@@ -45,6 +48,9 @@ def encoder() -> Encoder:
         ("  a   {trigger}\n  b ", "<x>", "a <x> b"),
         ("{trigger}{trigger}", "<x>", "<x><x>"),
         ("a <x> on red", "<x>", "a <x> on red"),
+        ("a sks, on red", "sks", "a sks, on red"),
+        ("asks (sks:1.2)", "sks", "asks (sks:1.2)"),
+        ("my dog", "my dog", "my dog"),
         ("a {trigger} on red", None, "a on red"),
         ("{trigger} on red", None, "on red"),
         ("on red {trigger}", None, "on red"),
@@ -55,6 +61,12 @@ def test_the_trigger_stands_where_its_slot_stands(text: str, token: str | None, 
     assert prompt.text == result
     assert prompt.triggered == (token is not None)
     assert all(prompt.text[begin:end] == token for begin, end in prompt.slots)
+
+
+@pytest.mark.parametrize("text", ["she asks", "sksy", "skså", "the sks_2", "Sks"])
+def test_a_token_inside_another_word_is_no_trigger(text: str) -> None:
+    (prompt,) = composed(text, token="sks")
+    assert (prompt.text, prompt.triggered) == (text, False)
 
 
 def test_sections_are_joined_in_the_order_of_the_set() -> None:
@@ -164,3 +176,56 @@ def test_a_trigger_behind_the_window_does_not_survive(encoder: Encoder) -> None:
 
 def test_an_empty_batch_has_no_counts(encoder: Encoder) -> None:
     assert encoder.count([]) == []
+
+
+# ---- a tokenizer without tokenizer.json
+
+SHIPPED = builtin.package_dir() / "shapes" / "tokenizer"
+PIECES = (
+    "a", "red", "STAR", "isn't", "we'll", "they've", "caf\u00e9", "cafe\u0301", "\u4e2d\u6587\u5b57", "\U0001f642",
+    "\u00bd", "\u2167", "\u0130stanbul", "<emblem>", "(x:1.2)", "\u00a0", "\u3000", "na\u00efve", "\ufb01n", "\t",
+    "\n\n", "1234", "\u01c5", "\u00df", "\u200d", "\ufeff", "--", "a_b", "<|", "\u0e01\u0e33",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """The shipped tokenizer from its vocabulary and merges alone."""
+    folder = tmp_path_factory.mktemp("built") / "tokenizer"
+    shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("tokenizer.json"))
+    return load_encoder("tokenizer", folder)
+
+
+def ids(encoder: Encoder, texts: list[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    return [(found.ids, found.offsets) for found in encoder.tokenizer.encode_batch(texts)]
+
+
+def test_a_tokenizer_built_from_its_vocabulary_counts_like_the_shipped_one(encoder: Encoder, built: Encoder) -> None:
+    chosen = random.Random(0)
+    texts = [mark.join(chosen.choices(PIECES, k=3 + number % 9)) for mark in (" ", "") for number in range(100)]
+    assert len(set(texts)) == 200
+    assert ids(built, texts) == ids(encoder, texts)
+    assert (built.limit, built.overhead) == (encoder.limit, encoder.overhead) == (77, 2)
+
+
+@pytest.mark.parametrize("text", ["a <|endoftext|> star", "<|startoftext|>red", "a<|ENDOFTEXT|>b"])
+def test_a_special_token_written_in_a_prompt_counts_like_in_the_shipped_one(
+    encoder: Encoder, built: Encoder, text: str
+) -> None:
+    assert ids(built, [text]) == ids(encoder, [text])
+
+
+@pytest.mark.parametrize("missing", ["vocab.json", "merges.txt"])
+def test_a_tokenizer_with_half_of_its_vocabulary_is_refused(tmp_path: Path, missing: str) -> None:
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("tokenizer.json", missing))
+    with pytest.raises(Refused, match=r"tokenizer: cannot be read \(.*Save the tokenizer again with `save_pretrained`"):
+        load_encoder("tokenizer", folder)
+
+
+def test_another_kind_of_tokenizer_is_not_built_from_its_vocabulary(tmp_path: Path) -> None:
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(SHIPPED, folder, ignore=shutil.ignore_patterns("tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer", "model_max_length": 77}', "utf-8")
+    with pytest.raises(Refused, match=r"no tokenizer\.json, and T5Tokenizer cannot be built from its vocabulary"):
+        load_encoder("tokenizer", folder)

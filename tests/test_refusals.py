@@ -24,7 +24,7 @@ DEMO = "+experiment=demo"
         (["+experiment=dmo"], "experiment=dmo: conf/experiment has no 'dmo'. Did you mean 'demo'? Known: "),
         ([DEMO, "lora=emblm"], "lora=emblm: conf/lora has no 'emblm'. Did you mean 'emblem'? Known: "),
         ([DEMO, "+stpes=10"], "stpes: is not a setting (given 10). Did you mean 'generate.steps'?"),
-        ([DEMO, "generate.steps=ten"], "generate.steps: is 'ten'. It should be a valid integer, "),
+        ([DEMO, "generate.steps=ten"], "generate.steps: is 'ten'. It should be a valid integer."),
         ([DEMO, "generate.steps=0"], "generate.steps: is 0. It should be greater than or equal to 1."),
         ([DEMO, "generate.images_per_prompt=0"],
          "generate.images_per_prompt: is 0. It should be greater than or equal to 1."),
@@ -45,7 +45,12 @@ DEMO = "+experiment=demo"
         (["+experiment=demo_base", "trigger=emblem"],
          "trigger: is '<emblem>', and mode=base has no LoRA that could answer to it. Choose trigger=none, or mode="),
         ([DEMO, "hydra.run.dir=x"], "hydra: 'hydra.run.dir=x' would be ignored: a single run writes only under"),
-        ([DEMO, "nonsense"], "nonsense"),
+        ([DEMO, "nonsense"], "nonsense: is no override. Write key=value, +key=value or ~key."),
+        ([DEMO, "--nope"], "command line: unrecognized arguments: --nope"),
+        ([DEMO, "trigger.token=''"], "trigger.token: is ''. It should match pattern "),
+        ([DEMO, "seed=true"], "seed: is True. It should be a valid integer."),
+        ([DEMO, "generate.scheduler=Eulr"], "generate.scheduler: Eulr is not in the installed diffusers. Name a class"),
+        ([DEMO, "lora.base=other"], "lora.base: emblem was trained on other; base_model is shapes. Choose base_model="),
         (["experiment=demo"], "experiment: is not chosen by default. Type `+experiment=demo`."),
     ],
 )  # fmt: skip
@@ -88,15 +93,25 @@ def test_a_folder_that_cannot_be_written_is_refused(door: Door) -> None:
     answer = door(DEMO, "track=none")
     assert (answer.code, answer.err) == (
         2,
-        f"refused:\n- outputs: {door.outputs} cannot be written (Not a directory). "
+        f"refused:\n- outputs: {door.outputs}: {door.outputs} cannot be written. "
         "Choose another folder with outputs=DIR, or mend its permissions.\n",
     )
     assert door.outputs.read_bytes() == b"a file"
 
 
-def test_an_empty_name_for_outputs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_below_a_file_is_refused_by_the_name_of_the_file(door: Door, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"a file")
+    answer = Door(tmp_path / "file" / "a" / "b", door.capsys)(DEMO, "track=none")
+    where = f"outputs: {tmp_path}/file/a/b: {tmp_path}/file cannot be written. "
+    assert (answer.code, where in answer.err) == (2, True)
+
+
+def test_an_empty_name_for_outputs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert main([DEMO, "until=plan", "outputs="]) == 2
+    assert capsys.readouterr().err == "refused:\n- outputs: is ''. It should have at least 1 character.\n"
 
 
 def test_an_unknown_verb_is_answered_with_the_known_ones(door: Door) -> None:
@@ -125,7 +140,7 @@ def test_a_refusal_as_json_ends_with_one_line_of_faults(door: Door) -> None:
         "run_id": None, "images": [], "mlflow_run_id": None, "status": "refused", "exit_code": 2,
         "faults": [
             {"code": "setting_ignored", "where": "hardware.index", "evidence": {}, "fix": "Set hardware.index=0",
-             "what": "1 would be ignored: the processor is one device"},
+             "what": "1 would be ignored: cpu is one device"},
             {"code": "out_of_bounds", "where": "lora.scale", "evidence": {}, "fix": "Choose a scale from 0 to 1.5",
              "what": "is 3; emblem was found usable from 0 to 1.5"},
         ],

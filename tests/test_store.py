@@ -78,7 +78,6 @@ def test_an_object_lies_under_its_own_name(objects: Store) -> None:
     name = objects.put(b"hello")
     assert name == "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
     assert files(objects.root) == [f"{name[:2]}/{name[2:]}"]
-    assert list(objects.names()) == [name]
 
 
 @settings(max_examples=10)
@@ -89,7 +88,7 @@ def test_what_was_put_is_got_and_held(pieces: list[bytes]) -> None:
         names = [objects.put(data) for data in pieces]
         assert [objects.get(name) for name in names] == pieces
         assert all(map(objects.holds, names))
-        assert list(objects.names()) == sorted({store.digest(data) for data in pieces})
+        assert [name.replace("/", "") for name in files(Path(folder))] == sorted(set(names))
 
 
 def test_the_same_bytes_are_written_once(objects: Store) -> None:
@@ -124,10 +123,12 @@ def test_a_damaged_object_is_put_right_by_putting_it_again(objects: Store, damag
     assert len(files(objects.root)) == 1
 
 
-def test_hidden_neighbours_of_unfinished_writes_are_no_objects(objects: Store) -> None:
-    name = objects.put(b"x")
-    objects.path(name).with_name(".left-behind").write_bytes(b"half")
-    assert list(objects.names()) == [name]
+def test_a_hidden_neighbour_of_an_unfinished_write_is_in_nobodys_way(objects: Store) -> None:
+    path = objects.path(store.digest(b"x"))
+    path.parent.mkdir(parents=True)
+    path.with_name(f".{path.name}.left-behind").write_bytes(b"half")
+    assert not objects.holds(store.digest(b"x"))
+    assert objects.get(objects.put(b"x")) == b"x"
 
 
 # ---- a disk that lets go

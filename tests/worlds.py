@@ -56,7 +56,7 @@ def _agreed(overrides: tuple[str, ...]) -> tuple[contract.Contract, contract.Pin
 
 def run(accepted: execute.Accepted, **workers: Work) -> execute.Result:
     """One attempt at an accepted request, by fakes unless workers are given."""
-    table = {"generate": fakes.Painter(), "critique": fakes.Judge(), **workers}
+    table: dict[str, Work] = {"generate": fakes.Painter(), "critique": fakes.Judge(), **workers}
     return execute.execute(accepted, table, Clock(), execute.Watch())
 
 
@@ -85,8 +85,8 @@ def events(run_folder: Path, kind: str) -> list[journal.Event]:
 
 def objects_of(outputs: Path) -> dict[str, bytes]:
     """Every object of an outputs folder by name."""
-    objects = Store(outputs / "objects")
-    return {name: objects.path(name).read_bytes() for name in objects.names()}
+    files = (path for path in (outputs / "objects").glob("*/*") if not path.name.startswith("."))
+    return {path.parent.name + path.name: path.read_bytes() for path in files}
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int]]:

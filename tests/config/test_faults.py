@@ -20,18 +20,30 @@ def said(changes: dict[str, Any]) -> list[str]:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("generate.steps", "ten", "is 'ten'. It should be a valid integer, unable to parse string as an integer."),
+        ("generate.steps", "ten", "is 'ten'. It should be a valid integer."),
         ("generate.steps", 0, "is 0. It should be greater than or equal to 1."),
         ("generate.width", 65, "is 65. It should be a multiple of 8."),
         ("generate.images_per_prompt", 0, "is 0. It should be greater than or equal to 1."),
         ("generate.guidance_scale", float("inf"), "is inf. It should be a finite number."),
         ("lora.scale", float("nan"), "is nan. It should be a finite number."),
         ("seed", 2**32, "is 4294967296. It should be less than 4294967296."),
-        ("seed", 1.5, "is 1.5. It should be a valid integer, got a number with a fractional part."),
+        ("seed", 1.5, "is 1.5. It should be a valid integer."),
+        ("seed", True, "is True. It should be a valid integer."),
+        ("generate.steps", "10", "is '10'. It should be a valid integer."),
+        ("hardware.wait", 1, "is 1. It should be a valid boolean."),
+        ("track.thumbnails", "yes", "is 'yes'. It should be a valid boolean."),
+        ("lora.scale", True, "is True. It should be a valid number."),
+        ("name", 7, "is 7. It should be a valid string."),
+        ("local.models", None, "is None. It should be a valid string."),
         ("track.timeout_s", 0, "is 0. It should be greater than 0."),
         ("mode", "lorra", "is 'lorra'. It should be 'base' or 'lora'."),
         ("name", "a b", "is 'a b'. It should match pattern '^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$'."),
         ("outputs", None, "is None. It should be a valid string."),
+        ("outputs", "", "is ''. It should have at least 1 character."),
+        *(
+            ("trigger.token", token, rf"is {token!r}. It should match pattern '^\S(.*\S)?$'.")
+            for token in ("", " x", "x ")
+        ),
         ("lora.sha256", "abc", "is 'abc'. It should match pattern '^[0-9a-f]{64}$'."),
     ],
 )
@@ -79,8 +91,8 @@ def test_a_bad_prompt_item_is_one_fault() -> None:
 
 
 def test_an_empty_list_reads_as_a_sentence() -> None:
-    (line,) = said({"prompt.items": []})
-    assert line.startswith("- prompt.items: has 0 entries. It should ")
+    assert said({"prompt.items": []}) == ["- prompt.items: is empty. Give at least one entry."]
+    assert said({"stages": []}) == ["- stages: is empty. Give at least one entry."]
 
 
 @pytest.mark.parametrize("experiment", ["demo", "demo_base", "trigger_probe", "sdxl_lora", "flux2_lora"])

@@ -9,6 +9,7 @@ import pytest
 
 from runner import builtin
 from runner.contract.families import Module, inspect_lora, pipeline_family
+from runner.contract.headers import Broken
 from tests import fakes
 
 BLOCK = "unet.down_blocks.0.attentions.0.transformer_blocks.0"
@@ -134,14 +135,15 @@ def test_a_file_without_a_lora_layer_is_unknown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shape", [[4], []])
-def test_a_lora_layer_that_is_no_matrix_is_no_crash(tmp_path: Path, shape: list[int]) -> None:
+def test_a_lora_layer_that_is_no_matrix_is_broken(tmp_path: Path, shape: list[int]) -> None:
     size = 4 * (shape[0] if shape else 1)
     table = {
         "unet.x.lora_A.weight": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]},
         "unet.x.lora_B.weight": {"dtype": "F32", "shape": shape, "data_offsets": [size, 2 * size]},
     }
     file = fakes.write_safetensors(tmp_path / "a.safetensors", table, b"\0" * 2 * size)
-    assert inspect_lora(file).kind in ("unknown", "broken")
+    with pytest.raises(Broken, match=r"^has LoRA halves that are no matrices$"):
+        inspect_lora(file)
 
 
 @pytest.mark.parametrize(

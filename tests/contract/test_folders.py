@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from runner import builtin, store
-from runner.contract.folders import locate, read_model_folder, weights_digest
+from runner.contract.folders import files_digest, known_to_diffusers, locate, read_model_folder, weights_digest
 from runner.contract.headers import Broken
 from tests import fakes
 
@@ -44,9 +44,23 @@ def write(name: str, text: str) -> Callable[[Path], object]:
         (write("model_index.json", "{"), "^has a model_index.json that cannot be read "),
         (write("model_index.json", "[]"), "^has a model_index.json that is not a table$"),
         (write("model_index.json", '{"_class_name": "X", "unet": []}'), "model_index.json"),
-        (write("unet/diffusion_pytorch_model.safetensors", "torn"), "is truncated"),
-        (remove("unet/diffusion_pytorch_model.safetensors"), "unet"),
-        (remove("text_encoder/model.safetensors"), "text_encoder"),
+        (write("unet/diffusion_pytorch_model.safetensors", "torn"), "^has 4 bytes; a header alone has more$"),
+        (write("unet/diffusion_pytorch_model.safetensors", "torn or cut"), "^is truncated: its header should have "),
+        (
+            remove("unet/diffusion_pytorch_model.safetensors"),
+            r"^has no weights for unet \(UNet2DConditionModel\): no \.safetensors file$",
+        ),
+        (
+            write("unet/x.safetensors.index.json", '{"weight_map": {"a": "x-2.safetensors", "b": "x-1.safetensors"}}'),
+            r"^has no weights for unet \(UNet2DConditionModel\): x-1\.safetensors, x-2\.safetensors$",
+        ),
+        (remove("text_encoder/model.safetensors"), r"^has no weights for text_encoder \(CLIPTextModel\): no "),
+        (remove("unet/config.json"), "unet"),
+        (remove("vae/config.json"), "vae"),
+        (
+            lambda folder: shutil.rmtree(folder / "scheduler"),
+            r"^has no scheduler/, which its model_index\.json names$",
+        ),
     ],
 )
 def test_a_damaged_folder_says_what_is_wrong(folder: Path, damage: Callable[[Path], object], reason: str) -> None:
@@ -59,7 +73,7 @@ def test_a_damaged_base_is_refused_before_anything_loads(folder: Path) -> None:
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
     found = fakes.faults(fakes.request({"base_model.path": str(folder)}, "demo_base"))
     assert [(fault.code, fault.where) for fault in found] == [("base_missing", "base_model.path")]
-    assert "is truncated" in found[0].what
+    assert found[0].what == f"{folder} has 4 bytes; a header alone has more"
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])
@@ -92,3 +106,20 @@ def test_the_digest_of_a_folder_is_over_names_and_weights(tmp_path: Path) -> Non
     (tmp_path / "config.json").write_text(json.dumps({}), "utf-8")
     one, two = store.digest(b"one"), store.digest(b"two")
     assert weights_digest(tmp_path) == store.digest(f"a/x.safetensors {one}\nb.safetensors {two}".encode())
+
+
+def test_the_digest_of_all_files_leaves_out_only_the_readme(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "config.json").write_bytes(b"{}")
+    (tmp_path / "b.safetensors").write_bytes(b"two")
+    (tmp_path / "README.md").write_bytes(b"read me")
+    # printf 'a/config.json %s\nb.safetensors %s' "$(printf '{}'|sha256sum|cut -c-64)" "$(printf two|...)" | sha256sum
+    assert files_digest(tmp_path) == "8dc321b99ee4af4a1c2455059bbe28e5cc8b76fc32da956c77723c6b8f7da6eb"
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [("StableDiffusionXLPipeline", True), ("EulerDiscreteScheduler", True), ("EulerScheduler", False), ("Flux", False)],
+)
+def test_a_class_is_known_when_the_installed_diffusers_exports_it(name: str, known: bool) -> None:
+    assert known_to_diffusers(name) == known

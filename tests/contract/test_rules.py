@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner import contract
+from runner import builtin, contract
 from runner.contract.families import LoraFile, Module
+from runner.contract.folders import weights_digest
 from runner.contract.rules import bind
 from tests import fakes
 
-FLUX2 = {"base_model.pipeline": "Flux2Pipeline", "base_model.negative_prompt": False}
+PACKAGE = builtin.package_dir()
+NO_CANNOT_TELL = {"lora.accept_unknown": "the base is not here"}
+DIGESTS: Mapping[str, Callable[[], str]] = {
+    "base_model": lambda: weights_digest(PACKAGE / "shapes"),
+    "lora": lambda: hashlib.sha256((PACKAGE / "emblem" / "emblem.safetensors").read_bytes()).hexdigest(),
+    "critic": lambda: weights_digest(PACKAGE / "shapes_clip"),
+}
 
 
 @pytest.mark.parametrize(
@@ -44,8 +53,55 @@ FLUX2 = {"base_model.pipeline": "Flux2Pipeline", "base_model.negative_prompt": F
             "generate.negative_prompt: 'ugly' would be ignored: StableDiffusionPipeline takes no negative prompt. "
             'Set generate.negative_prompt="".',
         ),
-        ({"hardware.index": 1}, "hardware.index: 1 would be ignored: the processor is one device. "
-         "Set hardware.index=0."),
+        ({"hardware.index": 1}, "hardware.index: 1 would be ignored: cpu is one device. Set hardware.index=0."),
+        (
+            {"hardware.index": 2, "hardware.device": "mps", "hardware.on_missing": "cpu"},
+            "hardware.index: 2 would be ignored: mps is one device. Set hardware.index=0.",
+        ),
+        (
+            {"runtime.offload": "model"},
+            "runtime.offload: model would be ignored: there is no device to move weights to. "
+            "Set runtime.offload=none.",
+        ),
+        (
+            {"prompt.budget.min": 70, "prompt.budget.max": 60},
+            "prompt.budget.min: is 70, above prompt.budget.max 60. Lower it, or raise the maximum.",
+        ),
+        (
+            {"prompt.required": ["subject", "sky"]},
+            "prompt.required: names 'sky', which prompt.sections does not list. Known: subject, background.",
+        ),
+        (
+            {"critic.backend": None},
+            "critic.backend: is null in profile shapes_v1. Name it in the profile.",
+        ),
+        (
+            {"critic.path": None},
+            "critic.path: is null in profile shapes_v1. Name it in the profile.",
+        ),
+        (
+            {"critic.criteria": []},
+            "critic.criteria: is empty: nothing would be judged. List what is judged.",
+        ),
+        (
+            {"critic.scale": {"min": 1.0, "max": 1.0}},
+            "critic.scale: runs from 1 to 1. Set min below max.",
+        ),
+        (
+            {"generate.scheduler": "EulerScheduler"},
+            "generate.scheduler: EulerScheduler is not in the installed diffusers. "
+            "Name a class that it exports, such as EulerDiscreteScheduler or StableDiffusionXLPipeline.",
+        ),
+        (
+            {"generate.scheduler": "FluxPipeline"},
+            "generate.scheduler: FluxPipeline is not in the installed diffusers. "
+            "Name a class that it exports, such as EulerDiscreteScheduler or StableDiffusionXLPipeline.",
+        ),
+        (
+            {"lora.base": "other"},
+            "lora.base: emblem was trained on other; base_model is shapes. "
+            "Choose base_model=other, or give a reason in lora.accept_unknown.",
+        ),
         (
             {"trigger.without": "shape"},
             "trigger.without: 'shape' would be ignored in mode required. Set trigger.mode=probe, or leave it empty.",
@@ -65,11 +121,11 @@ FLUX2 = {"base_model.pipeline": "Flux2Pipeline", "base_model.negative_prompt": F
             "critic.path: nowhere is not there. Name the folder that holds it.",
         ),
         (
-            {"base_model.path": "nowhere"},
+            {"base_model.path": "nowhere", **NO_CANNOT_TELL},
             "base_model.path: nowhere is not there. Set base_model.path to the model's folder.",
         ),
         (
-            {"base_model.path": "nowhere", "base_model.repository": "me/base"},
+            {"base_model.path": "nowhere", "base_model.repository": "me/base", **NO_CANNOT_TELL},
             "base_model.path: nowhere is not there. "
             "Get it with `hf download me/base --local-dir nowhere`, or set base_model.path.",
         ),
@@ -189,13 +245,25 @@ def test_a_lora_trained_on_other_weights_is_a_mismatch(place: Path) -> None:
     found = contract.pin(agreed).base_sha256
     assert fakes.said(fakes.request(lora(place))) == [
         f"lora: emblem was trained on base weights {'a' * 12}...; these are {found[:12]}.... "
-        "Choose the base it was trained on, or give a reason in lora.accept_unknown."
+        "Choose the base it was trained on."
     ]
 
 
-def test_a_reason_accepts_other_weights(place: Path) -> None:
+def test_a_reason_does_not_accept_other_weights(place: Path) -> None:
     fakes.write_lora(place, fakes.layers_of_shapes("attn2.to_k"), metadata={"runner.base_sha256": "a" * 64})
-    assert not fakes.faults(fakes.request(lora(place, accept_unknown="a merge of the same base")))
+    (fault,) = fakes.faults(fakes.request(lora(place, accept_unknown="a merge of the same base")))
+    assert fault.code == "base_mismatch"
+
+
+def test_a_reason_accepts_a_base_of_another_name() -> None:
+    assert not fakes.faults(fakes.request({"lora.base": "other", "lora.accept_unknown": "a merge of the same base"}))
+
+
+def test_a_lora_that_cannot_be_compared_with_its_base_cannot_be_told() -> None:
+    assert fakes.said(fakes.request({"base_model.path": "nowhere"}))[1:] == [
+        "lora: emblem: the base's weights are not here to compare its 64 modules with. "
+        "Get the base, or give a reason in lora.accept_unknown."
+    ]
 
 
 @pytest.mark.parametrize("party", ["base_model", "lora", "critic"])
@@ -208,15 +276,101 @@ def test_weights_with_another_digest_than_the_card_are_altered(party: str) -> No
 
 @pytest.mark.parametrize("party", ["base_model", "lora", "critic"])
 def test_weights_with_the_digest_of_the_card_are_accepted(party: str) -> None:
-    pins = contract.pin(contract.check(fakes.request())).as_dict()
-    digest = pins[{"base_model": "base"}.get(party, party) + "_sha256"]
-    assert not fakes.faults(fakes.request({f"{party}.sha256": digest}))
+    assert not fakes.faults(fakes.request({f"{party}.sha256": DIGESTS[party]()}))
 
 
 def test_every_fault_of_a_request_is_said_at_once() -> None:
     asked = fakes.request({"lora.path": "a", "base_model.path": "b", "critic.path": "c", "hardware.index": 2})
     codes = [fault.code for fault in fakes.faults(asked)]
     assert codes == ["setting_ignored", "base_missing", "lora_missing", "critic_missing"]
+
+
+# ---- the critic's profile and folder
+
+
+def profile(**changes: Any) -> Mapping[str, Any]:
+    """The profile of the demo with its first criterion changed."""
+    first, *others = fakes.composed()["critic"]["criteria"]
+    return {"critic.criteria": [{**first, **changes}, *others]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what", "fix"),
+    [
+        ({"labels": []}, "is a choice with 0 labels and the template ", "List its labels, and write {label} once in "),
+        ({"template": "a star"}, "labels and the template 'a star'", "List its labels, and write {label} once in "),
+        ({"template": "{label} {label}"}, "labels and the template '{label} {label}'", "List its labels, and write "),
+        ({"template": "{label"}, "labels and the template '{label'", "List its labels, and write {label} once in "),
+        ({"template": "{0}"}, "labels and the template '{0}'", "List its labels, and write {label} once in "),
+        ({"kind": "reference", "references": None}, "is a reference without pictures", "Name a folder of PNG files"),
+    ],
+)
+def test_a_criterion_that_could_not_be_scored_is_refused(changes: Mapping[str, Any], what: str, fix: str) -> None:
+    (fault,) = fakes.faults(fakes.request(profile(**changes)))
+    assert (fault.code, fault.where) == ("missing_value", f"critic.criteria ({first_id()})")
+    assert what in fault.what and fault.fix.startswith(fix)
+
+
+def first_id() -> str:
+    return str(fakes.composed()["critic"]["criteria"][0]["id"])
+
+
+def test_a_criterion_that_stands_twice_is_refused() -> None:
+    criteria = fakes.composed()["critic"]["criteria"]
+    message = f"critic.criteria ({first_id()}): stands twice in the profile. Give each criterion an id of its own."
+    assert set(fakes.said(fakes.request({"critic.criteria": [criteria[0], criteria[0]]}))) == {message}
+
+
+@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer_config.json", "*.safetensors"])
+def test_a_critic_folder_without_one_of_its_files_is_refused(tmp_path: Path, name: str) -> None:
+    folder = Path(shutil.copytree(PACKAGE / "shapes_clip", tmp_path / "critic"))
+    for file in folder.glob(name):
+        file.unlink()
+    message = f"critic.path: {folder} has no {name}. Name a CLIPModel folder with its processor."
+    assert fakes.said(fakes.request({"critic.path": str(folder)})) == [message]
+
+
+def test_reference_pictures_that_are_not_there_are_named() -> None:
+    asked = fakes.request(profile(kind="reference", references="nowhere"))
+    message = f"critic.criteria ({first_id()}): nowhere is not there. Name the folder that holds it."
+    assert fakes.said(asked) == [message]
+
+
+# ---- pins
+
+
+def profile_digest(changes: Mapping[str, Any]) -> str:
+    return contract.profile_digest(fakes.request(changes).critic)
+
+
+def test_a_profile_is_pinned_without_the_places_of_its_files() -> None:
+    elsewhere = {"critic.path": "elsewhere", "critic.sha256": "0" * 64, "critic.max_unscored_share": 0.5}
+    assert profile_digest(elsewhere) == profile_digest({})
+    assert profile_digest(profile(references="a")) == profile_digest(profile(references="b"))
+
+
+@pytest.mark.parametrize("changes", [{"critic.version": 99}, profile(question="?"), profile(references="a")])
+def test_a_profile_is_pinned_with_everything_that_decides_a_score(changes: Mapping[str, Any]) -> None:
+    assert profile_digest(changes) != profile_digest({})
+
+
+@pytest.mark.parametrize(
+    ("party", "file", "pin"),
+    [
+        ("base_model", "unet/config.json", "base_files"),
+        ("base_model", "tokenizer/merges.txt", "base_files"),
+        ("critic", "preprocessor_config.json", "critic_files"),
+    ],
+)
+def test_a_config_beside_the_weights_is_pinned(tmp_path: Path, party: str, file: str, pin: str) -> None:
+    shipped = PACKAGE / {"base_model": "shapes", "critic": "shapes_clip"}[party]
+    folder = Path(shutil.copytree(shipped, tmp_path / "copy"))
+    asked = fakes.request({f"{party}.path": str(folder)})
+    before = contract.pin(contract.check(asked)).as_dict()
+    with (folder / file).open("a") as text:
+        text.write("\n")
+    after = contract.pin(contract.check(asked)).as_dict()
+    assert {key for key in before if before[key] != after[key]} == {pin}
 
 
 # ---- binding, and what the card shows

@@ -45,7 +45,7 @@ def test_what_only_looks_like_the_trigger_is_refused(text: str, what: str, fix: 
     assert said(text) == [f"prompt.items (p): {what}. {fix}"]
 
 
-@pytest.mark.parametrize("text", ["a {trigger}", "a <emblem>", "{trigger} {trigger}", "({trigger}:1.2)"])
+@pytest.mark.parametrize("text", ["a {trigger}", "a <emblem>", "{trigger} {trigger}", "({trigger}:1.2)", "(<emblem>)"])
 def test_the_trigger_itself_is_accepted(text: str) -> None:
     assert said(text) == []
 
@@ -105,6 +105,34 @@ def test_the_trigger_of_the_file_counts_where_the_card_is_silent(tmp_path: Path)
 def test_a_word_of_another_lora_is_not_to_be_replaced_by_a_forbidden_trigger() -> None:
     (message,) = said("a <other>", {"trigger.mode": "forbidden"})
     assert "write {trigger}" not in message
+
+
+@pytest.mark.parametrize(("mode", "asked"), [("required", "lora"), ("probe", "lora"), ("probe", "base")])
+def test_a_trigger_mode_without_a_token_is_refused(tmp_path: Path, mode: str, asked: str) -> None:
+    file = fakes.write_lora(tmp_path / "a.safetensors", fakes.layers_of_shapes("attn2.to_k"))
+    silent = {"lora.path": str(file), "lora.trigger": None} if asked == "lora" else {}
+    experiment = "demo" if asked == "lora" else "demo_base"
+    assert said("a star", {**silent, "trigger.mode": mode, "trigger.token": None}, experiment) == [
+        f"trigger.token: has mode {mode} and no token. Name the token, or choose trigger=none."
+    ]
+
+
+def test_a_negative_prompt_is_counted_like_a_prompt() -> None:
+    words = " ".join(["red"] * window())
+    changes = {"prompt.budget.max": 500, "generate.negative_prompt": words, "generate.guidance_scale": 4}
+    assert said("a star", changes, "demo_base") == []
+    (message,) = said("a star", {**changes, "generate.negative_prompt": f"{words} blue"}, "demo_base")
+    assert message.startswith("prompt.items (negative_prompt): has ")
+    assert "; lost would be: 'blue'. " in message
+
+
+def test_a_negative_prompt_has_its_row_and_no_minimum() -> None:
+    product = {"prompt.budget.mode": "product", "prompt.budget.min": 2}
+    asked = {**product, "generate.negative_prompt": "blurry", "generate.guidance_scale": 4}
+    assert said("a red star", asked, "demo_base") == []
+    agreed = contract.check(fakes.request({"generate.negative_prompt": "bad", "generate.guidance_scale": 4}))
+    assert agreed.tokens[-1].prompt == "negative_prompt"
+    assert "negative_prompt" not in {prompt.key for prompt in agreed.prompts}
 
 
 # ---- tokens

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from runner import contract, critic, plan, store
+from runner import builtin, contract, critic, plan, store
 from runner.builtin import world
-from runner.errors import Failed
+from runner.contract.folders import weights_digest
+from runner.errors import Failed, Refused
 from runner.worker import Bench, Outcome
 from tests import worlds
 
+CRITIC = builtin.package_dir() / "shapes_clip"
 PROMPTS = 'prompt.items=[{id:one,sections:{subject:"a red circle",background:"on a blue background"}}]'
 BASE = ("+experiment=demo_base", "track=none", PROMPTS, "generate.images_per_prompt=3", "runtime.num_threads=1")
 
@@ -98,7 +101,7 @@ def test_every_verdict_carries_profile_digest_and_the_critics_weights(outcome: O
     for number in (0, 1):
         verdict = record(outcome, number)
         assert verdict["profile"] == {"id": "shapes_v1", "version": 1, "digest": pins.profile}
-        assert verdict["model"]["weights"] == pins.critic_sha256
+        assert verdict["model"]["weights"] == weights_digest(CRITIC)
 
 
 def test_the_record_is_canonical_and_names_the_image(outcome: Outcome, bench: Bench) -> None:
@@ -114,9 +117,17 @@ def test_an_object_that_is_gone_is_unscored_not_a_crash(bench: Bench) -> None:
     assert "is not in the store" in verdict["reason"]
 
 
-def test_a_folder_that_is_no_critic_fails_with_its_path(tmp_path: Path) -> None:
+def test_a_folder_that_is_no_critic_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    accepted = worlds.accept(tmp_path, f"critic.path={tmp_path}/empty", base=BASE)
+    with pytest.raises(Refused, match=r"has no config\.json") as refusal:
+        worlds.accept(tmp_path, f"critic.path={tmp_path}/empty", base=BASE)
+    assert {fault.code for fault in refusal.value.faults} == {"critic_missing"}
+
+
+def test_a_critic_whose_weights_are_cut_off_fails_with_its_path(tmp_path: Path) -> None:
+    folder = shutil.copytree(CRITIC, tmp_path / "critic")
+    (folder / "model.safetensors").write_bytes((CRITIC / "model.safetensors").read_bytes()[:-1000])
+    accepted = worlds.accept(tmp_path, f"critic.path={folder}", base=BASE)
     bench = worlds.bench(accepted, images={"image/one.000": "ab" * 32})
     with pytest.raises(Failed, match="does not load as a CLIP model"):
         critic.work(step(bench), bench)

@@ -24,7 +24,7 @@ def criterion(name: str) -> Criterion:
 
 
 def prompt(text: str, **sections: str) -> PromptPlan:
-    return PromptPlan("p", text, sections, False)
+    return PromptPlan("p", "p", text, sections, False)
 
 
 def score(value: float = 0.9, **changes: Any) -> CriterionScore:

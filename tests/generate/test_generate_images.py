@@ -15,6 +15,7 @@ from PIL import Image
 from runner import generate, plan, store
 from runner.errors import Failed, Refused
 from runner.generate import png
+from runner.generate.pipeline import load_artist
 from runner.worker import Bench
 from tests import worlds
 
@@ -65,7 +66,7 @@ def images(
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Bench:
     """A bench on which the shipped base and LoRA are loaded and proved."""
     bench = worlds.bench(worlds.accept(tmp_path_factory.mktemp("loaded"), *ONLY_IMAGES))
-    bench.model(generate.ROLE, generate.load_artist)
+    bench.model(generate.ROLE, load_artist)
     return bench
 
 
@@ -164,7 +165,7 @@ def test_a_journal_fact_says_seed_text_size_and_share_of_time(tmp_path: Path) ->
 def test_each_distinct_prompt_is_encoded_once_whatever_batches_it_is_in(tmp_path: Path, loaded: Bench) -> None:
     accepted = worlds.accept(tmp_path, *ONLY_IMAGES, "generate.images_per_prompt=3")
     bench = worlds.bench(accepted, _role=generate.ROLE, _model=loaded._model)
-    artist = bench.model(generate.ROLE, generate.load_artist)
+    artist = bench.model(generate.ROLE, load_artist)
     artist.pipe.encode_prompt._known.clear()
     rows: list[int] = []
     artist.pipe.text_encoder.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
@@ -212,8 +213,8 @@ def test_scale_0_is_accepted_and_equals_the_base(tmp_path: Path) -> None:
     bench = worlds.bench(accepted)
     step = accepted.plan.steps[0]
     at_zero = [made.data for made in generate.work(step, bench).made]
-    bench.model(generate.ROLE, generate.load_artist).pipe.unload_lora_weights()
-    bench.model(generate.ROLE, generate.load_artist).pipe.encode_prompt._known.clear()
+    bench.model(generate.ROLE, load_artist).pipe.unload_lora_weights()
+    bench.model(generate.ROLE, load_artist).pipe.encode_prompt._known.clear()
     assert [made.data for made in generate.work(step, bench).made] == at_zero
 
 
@@ -241,13 +242,12 @@ def test_a_pipeline_class_that_diffusers_does_not_have_is_refused(tmp_path: Path
         worlds.accept(tmp_path / "outputs", *ONLY_IMAGES, *card)
 
 
-def test_a_base_without_a_part_fails_with_its_folder(tmp_path: Path) -> None:
+def test_a_base_without_a_part_is_refused_with_its_folder(tmp_path: Path) -> None:
     folder = worlds.model_folder(tmp_path / "model", {})
     (folder / "vae").unlink()
-    accepted = worlds.accept(tmp_path / "outputs", *ONLY_IMAGES, f"base_model.path={folder}")
-    with pytest.raises(Failed, match="does not load: ") as failure:
-        generate.work(accepted.plan.steps[0], worlds.bench(accepted))
-    assert str(folder) in failure.value.faults[0].what
+    with pytest.raises(Refused, match="has no vae/, which its model_index") as refusal:
+        worlds.accept(tmp_path / "outputs", *ONLY_IMAGES, f"base_model.path={folder}")
+    assert str(folder) in refusal.value.faults[0].what
 
 
 def test_a_prompt_over_the_window_is_cut_where_it_was_counted_to_be_cut(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_up_weights_without_their_down_weights_are_found(tmp_path: Path) -> None
 
 
 def test_a_lora_that_is_too_faint_to_show_is_found(tmp_path: Path) -> None:
-    result = attempt(tmp_path, halves("lora_B.weight", lambda tensor: tensor * 1e-12))
+    result = attempt(tmp_path, halves("lora_B.weight", lambda tensor: tensor.float() * 1e-12))
     assert_failed_without_an_image(result, "changes nothing: a one-step picture with it equals the one without it")
 
 

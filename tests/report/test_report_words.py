@@ -11,6 +11,7 @@ from runner.errors import Fault, Refused
 from runner.report.live import Live, plain_line, spoken
 from runner.report.summary import print_faults, print_summary
 from runner.timing import Clock
+from runner.worker import Work
 from tests import fakes, worlds
 
 
@@ -63,7 +64,7 @@ def test_without_a_terminal_progress_is_plain_lines_on_standard_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     accepted = worlds.accept(tmp_path)
-    table = {"generate": fakes.Painter(broken=frozenset({"on-blue.001"})), "critique": fakes.Judge()}
+    table: dict[str, Work] = {"generate": fakes.Painter(broken=frozenset({"on-blue.001"})), "critique": fakes.Judge()}
     with Live(accepted.plan.num_expected) as live:
         execute.execute(accepted, table, Clock(), execute.Watch(on_event=live.on_event, on_progress=live.on_progress))
     out, err = capsys.readouterr()

@@ -35,7 +35,8 @@ def only_problem(capsys: pytest.CaptureFixture[str], outputs: Path, *words: str)
 @pytest.mark.parametrize("words", [(), ("--all",), ("demo",)])
 def test_an_untouched_run_is_ok(capsys: pytest.CaptureFixture[str], tmp_path: Path, words: tuple[str, ...]) -> None:
     worlds.finished(tmp_path)
-    assert verify(capsys, tmp_path, *words) == (0, {"ok": True, "checked": 10, "problems": []})
+    code, facts = verify(capsys, tmp_path, *words)
+    assert (code, facts["ok"], facts["checked"], facts["problems"]) == (0, True, 10, [])
 
 
 def test_a_person_reads_one_line_when_all_is_well(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_verifying_repairs_nothing(capsys: pytest.CaptureFixture[str], tmp_path:
 def test_a_run_that_resumed_after_a_crash_verifies(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         fakes.Disk(cut_at=7, torn=True).install(patch)
-        with pytest.raises(fakes.PowerCut, match="at write 7"):
+        with pytest.raises(fakes.PowerCut, match="is gone"):
             worlds.run(worlds.accept(tmp_path))
     worlds.run(worlds.accept(tmp_path))
     assert verify(capsys, tmp_path, "--all")[0] == 0
@@ -160,5 +161,5 @@ def test_two_runs_share_the_store_and_neither_is_the_others_orphan(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     one, _ = worlds.finished(tmp_path), worlds.finished(tmp_path, "seed=3")
-    assert verify(capsys, tmp_path)[1] == {"ok": True, "checked": 20, "problems": []}
+    assert verify(capsys, tmp_path)[1].items() >= {"ok": True, "checked": 20, "problems": []}.items()
     assert verify(capsys, tmp_path, one.id)[1]["checked"] == 10
