@@ -68,7 +68,7 @@ def _dispatch(words: list[str]) -> int:
 
     command = config.parse_command(words)
     if command.needs_hydra:
-        return _hydra(words, command.overrides)
+        return _hydra([*command.overrides, *command.flags])
     return run_request(config.compose(command.overrides), STARTED_S)
 
 
@@ -193,15 +193,14 @@ def _verb(words: list[str]) -> int:
     return verbs.call(words)
 
 
-def _hydra(words: list[str], overrides: tuple[str, ...]) -> int:
+def _hydra(words: list[str]) -> int:
     """Sweeps and Hydra's own flags: the same job function, called by Hydra's launcher."""
     import hydra
 
     from runner import config
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # so that what Hydra raises reaches us and becomes a refusal
-    quoted = {override.replace('"', ""): override for override in overrides}
-    sys.argv = ["runner", *(quoted.get(word, word) for word in words)]
+    sys.argv = ["runner", *words]
     with config.translated():
         hydra.main(version_base="1.3", config_path=str(config.conf_dir()), config_name="config")(sweep_job)()
     return 0

@@ -192,7 +192,7 @@ def _lost_end(folder: Path, events: list[Event]) -> str | None:
         return None
     except IndexError:
         return f"is cut short: it has {len(events)} lines and had at least {sealed['n'] + 1}"
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return f"has a {SEAL} beside it that cannot be read"
     return None if there else "is not the one that was sealed when the run ended"
 
@@ -202,16 +202,20 @@ def _parse(line: bytes) -> Event | None:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and {"hash", "prev", "event", "n"} <= event.keys() else None
+    sound = isinstance(event, dict) and {"hash", "prev", "event", "n"} <= event.keys() and _canonical(event) == line
+    return event if sound else None
+
+
+def _canonical(event: Event) -> bytes | None:
+    try:
+        return store.canonical(event)
+    except ValueError:  # NaN, or half of a surrogate pair: no line of ours has them
+        return None
 
 
 def _broken_link(event: Event, before: str | None, number: int) -> str | None:
     body = {key: value for key, value in event.items() if key != "hash"}
-    try:
-        found = store.digest_of(body)
-    except ValueError:  # NaN, or half of a surrogate pair: no line of ours has them
-        return "was altered: it is not canonical JSON"
-    if found != event["hash"]:
+    if store.digest_of(body) != event["hash"]:
         return "was altered: its hash is not that of its content"
     if before is not None and event["prev"] != before:
         return "does not follow the line before it: lines are missing or were moved"

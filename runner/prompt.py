@@ -251,7 +251,7 @@ def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
 
 def _clip_tokenizer(folder: Path) -> Tokenizer:
     """CLIP's tokenizer from its two files, as transformers builds it (CLIPTokenizer in transformers 5.23)."""
-    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
     vocabulary, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
     begin, end = "<|startoftext|>", "<|endoftext|>"
@@ -262,5 +262,6 @@ def _clip_tokenizer(folder: Path) -> Tokenizer:
     split = pre_tokenizers.Split(words, behavior="removed", invert=True)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     specials = [(begin, vocabulary[begin]), (end, vocabulary[end])]
+    tokenizer.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in (begin, end)])
     tokenizer.post_processor = processors.TemplateProcessing(single=f"{begin} $A {end}", special_tokens=specials)
     return tokenizer

@@ -119,7 +119,7 @@ def test_an_image_of_another_key_is_another_step() -> None:
 
 SETTINGS = (  # written out by hand: keys in order, no spaces
     '{"base":["shapes","StableDiffusionPipeline","' + "f" * 64 + '"],"device":"cpu",'
-    '"generate":{"guidance_scale":4.0,"height":64,"negative_prompt":"","scheduler":null,"steps":8,"width":64},'
+    '"generate":{"guidance_scale":3.0,"height":64,"negative_prompt":"","scheduler":null,"steps":8,"width":64},'
     '"lora":["emblem","' + "b" * 64 + '",1.0],"mode":"lora","overflow":"error",'
     '"runtime":{"attention":"default","channels_last":true,"compile":false,"dtype":"float32","num_threads":null,'
     '"offload":"none"},"tokenizers":{"tokenizer":"' + "d" * 64 + '"},"trigger":"<emblem>"}'

@@ -24,6 +24,7 @@ class Command:
     """What was typed: overrides, and whether Hydra itself must handle it (sweeps, --cfg, --help ...)."""
 
     overrides: tuple[str, ...]
+    flags: tuple[str, ...]
     needs_hydra: bool
 
 
@@ -40,16 +41,16 @@ def parse_command(argv: list[str]) -> Command:
     """Split a command line with Hydra's own parser; `--config-dir DIR` becomes a search path override."""
     from hydra._internal.utils import get_args_parser
 
-    complaints = io.StringIO()
     try:
-        with contextlib.redirect_stderr(complaints):
+        with contextlib.redirect_stderr(io.StringIO()):
             args = get_args_parser().parse_intermixed_args(argv)
     except SystemExit as error:
-        what = complaints.getvalue().strip().rpartition("error: ")[2] or f"{' '.join(argv)} cannot be read"
+        what = "cannot read " + " ".join(word for word in argv if word.startswith("-"))
         raise Refused(Fault("bad_option", "command line", what, "See `python -m runner --help`")) from error
     needs_hydra = any(getattr(args, flag, None) for flag in HYDRA_FLAGS)
     overrides = [_quoted(override) for override in args.overrides]
-    return Command((*overrides, *_search_path(args)), needs_hydra)
+    flags = tuple(word for word in argv if word not in args.overrides)
+    return Command((*overrides, *(() if needs_hydra else _search_path(args))), flags, needs_hydra)
 
 
 def compose(overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -106,6 +107,9 @@ def _refuse_mistyped(overrides: tuple[str, ...]) -> None:
     for override in overrides:
         if override.startswith("experiment="):
             raise Refused(Fault("unknown_key", "experiment", "is not chosen by default", f"Type `+{override}`"))
+        group, _, value = override.partition("=")
+        if value == "null" and (conf_dir() / group).is_dir():
+            raise Refused(Fault("missing_value", group, "is null", choose("", _options(group))))
         if re.match(r"[+~]*hydra[./]", override) and not override.startswith("hydra.searchpath="):
             what = f"{override!r} would be ignored: a single run writes only under `outputs`"
             raise Refused(Fault("setting_ignored", "hydra", what, "Leave it out, or sweep with -m"))

@@ -62,6 +62,8 @@ def _one_per_place(error: ValidationError) -> list[Any]:
     """A union reports one problem per member; the first says enough."""
     seen: dict[str, Any] = {}
     for problem in error.errors(include_url=False):
+        if problem["loc"][-1] == "str" and isinstance(problem["input"], Mapping):
+            continue  # a prompt that is a table is no text; its own member says what is wrong with it
         seen.setdefault(_path(problem["loc"]), problem)
     return [p for path, p in seen.items() if not (p["type"] == "too_short" and p["input"])]
 

@@ -84,7 +84,10 @@ def check(request: Request) -> Contract:
         faults += rules.check_base(request, base)
     if lora:
         family_faults = [*rules.check_family(request, lora, base), *rules.check_declared(request, lora)]
-        faults += family_faults or [*rules.check_trained_on(request), *rules.check_binding(request, lora, binding)]
+        faults += family_faults or [
+            *rules.check_trained_on(request),
+            *rules.check_binding(request, lora, binding, base),
+        ]
     encoders, tokens = _tokens(request, base, prompts, faults)
     faults += [*wording.check_prompts(request, prompts), *wording.check_sections(request, prompts)]
     faults += wording.check_tokens(request, tokens)

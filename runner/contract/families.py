@@ -71,6 +71,7 @@ class LoraFile:
     claimed_base_sha256: str | None
     evidence: tuple[str, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    claimed_components: frozenset[str] = frozenset()  # parts that its adapter metadata says were trained
 
 
 def inspect_lora(path: Path) -> LoraFile:
@@ -93,6 +94,7 @@ def inspect_lora(path: Path) -> LoraFile:
         trigger=header.metadata.get("modelspec.trigger_phrase"),
         claimed_family=claimed,
         claimed_base_sha256=header.metadata.get("runner.base_sha256"),
+        claimed_components=frozenset(key.partition(".")[0] for key in _adapter(header.metadata) if "." in key),
         evidence=(*evidence, f"metadata says {claimed}" if claimed else "metadata makes no family claim"),
         metadata=header.metadata,
     )
@@ -159,13 +161,18 @@ def _claimed_family(metadata: Mapping[str, str]) -> str | None:
     return next((family for pattern, family in CLAIMED_FAMILIES if re.search(pattern, claim.lower())), None)
 
 
-def _adapter_alpha(metadata: Mapping[str, str]) -> float | None:
-    """The one alpha that diffusers' adapter metadata declares for all components."""
+def _adapter(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+    """diffusers' own table of what was trained: `unet.r`, `text_encoder.lora_alpha` ... Empty when there is none."""
     try:
         adapter = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except ValueError:
-        return None
-    named = adapter.items() if isinstance(adapter, dict) else ()
+    except (ValueError, RecursionError):
+        return {}
+    return adapter if isinstance(adapter, dict) else {}
+
+
+def _adapter_alpha(metadata: Mapping[str, str]) -> float | None:
+    """The one alpha that the adapter metadata declares for all components."""
+    named = _adapter(metadata).items()
     alphas = {value for key, value in named if key.endswith("lora_alpha") and type(value) in (int, float)}
     return float(alphas.pop()) if len(alphas) == 1 else None
 

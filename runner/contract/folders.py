@@ -20,6 +20,7 @@ from runner.contract.families import pipeline_family, plain_name
 from runner.contract.headers import Broken, read_header
 
 BUILTIN = "builtin:"
+WITHOUT_WEIGHTS = ("Scheduler", "Tokenizer", "TokenizerFast", "Processor", "ProcessorPil", "FeatureExtractor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ def read_model_folder(path: Path) -> ModelFolder:
         name: entry for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2 and entry[0]
     }
     pipeline = str(index.get("_class_name"))
+    if not components.keys() & {"unet", "transformer"}:
+        raise Broken("has a model_index.json that names no unet and no transformer")
     _check_complete(path, components)
     denoiser = "unet" if "unet" in components else "transformer"
     config = path / denoiser / "config.json"
@@ -108,8 +111,9 @@ def _check_complete(path: Path, components: Mapping[str, Any]) -> None:
         folder = path / component
         if not folder.is_dir():
             raise Broken(f"has no {component}/, which its model_index.json names")
-        if not (folder / "config.json").is_file():
-            continue  # schedulers, tokenizers, processors
+        if class_name.endswith(WITHOUT_WEIGHTS):
+            continue
+        _read_json(folder / "config.json", f"{component}/config.json")
         shards = {name for file in folder.glob("*.safetensors.index.json") for name in _shard_names(file)}
         missing = sorted(name for name in shards if not (folder / name).is_file())
         if missing or not any(folder.glob("*.safetensors")):
@@ -138,13 +142,14 @@ def _shapes(path: Path, components: Mapping[str, Any]) -> Iterator[tuple[str, tu
                 yield plain_name(f"{component}.{name}"), tensor.shape
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, shown: str = "") -> dict[str, Any]:
+    shown = shown or path.name
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise Broken(f"has no {path.name}") from error
+        raise Broken(f"has no {shown}") from error
     except (OSError, ValueError) as error:
-        raise Broken(f"has a {path.name} that cannot be read ({error})") from error
+        raise Broken(f"has a {shown} that cannot be read ({error})") from error
     if not isinstance(value, dict):
-        raise Broken(f"has a {path.name} that is not a table")
+        raise Broken(f"has a {shown} that is not a table")
     return value

@@ -92,6 +92,9 @@ def check_settings(request: Request, device: str) -> Iterator[Fault]:
     if device == "cpu" and request.runtime.offload != "none":
         what = f"{request.runtime.offload} would be ignored: there is no device to move weights to"
         yield Fault("setting_ignored", "runtime.offload", what, "Set runtime.offload=none")
+    if request.run.id and request.run.fresh:
+        what = f"true would be ignored: run.id={request.run.id} continues that run"
+        yield Fault("setting_ignored", "run.fresh", what, "Leave out one of the two")
     if request.trigger.without and request.trigger.mode != "probe":
         what = f"{request.trigger.without!r} would be ignored in mode {request.trigger.mode}"
         yield Fault("setting_ignored", "trigger.without", what, "Set trigger.mode=probe, or leave it empty")
@@ -204,12 +207,14 @@ def _base_of(request: Request, family: str) -> str:
     return f"base_model={request.lora.base}" if request.lora.base else f"a base_model of family {family}"
 
 
-def check_binding(request: Request, lora: LoraFile, binding: Binding | None) -> Iterator[Fault]:
+def check_binding(
+    request: Request, lora: LoraFile, binding: Binding | None, base: ModelFolder | None
+) -> Iterator[Fault]:
     name = lora_name(request)
     if not lora.modules:
         fix = "Point lora.path at a LoRA"
         yield Fault("lora_inert", "lora.path", f"{name} has {lora.num_tensors} tensors and no LoRA layer", fix)
-    elif binding is None and not request.lora.accept_unknown:
+    elif base and binding is None and not request.lora.accept_unknown:
         what = f"{name}: the base's weights are not here to compare its {len(lora.modules)} modules with"
         yield Fault("cannot_tell", "lora", what, "Get the base, or give a reason in lora.accept_unknown")
     elif binding and binding.conflicts:
@@ -220,6 +225,9 @@ def check_binding(request: Request, lora: LoraFile, binding: Binding | None) -> 
         what = f"{name}: {len(binding.unbound)} of {binding.num_modules} modules have no place in "
         what += f"{request.base_model.id} (first {binding.unbound[0]})"
         yield Fault("lora_inert", "lora", what, "Choose the base it was trained on, or convert the file's names")
+    elif lost := lora.claimed_components - {module.partition(".")[0] for module in lora.modules}:
+        what = f"{name}: its metadata says that {', '.join(sorted(lost))} was trained, and the file has no tensor of it"
+        yield Fault("lora_inert", "lora.path", what, "Get the whole file; without that part the concept may not show")
 
 
 def check_trained_on(request: Request) -> Iterator[Fault]:

@@ -66,8 +66,11 @@ def _verdict(image: ImagePlan, digest: str, critic: ClipCritic, bench: Bench) ->
     }
     try:
         criteria, raw = critic.judge(_open(bench.store.get(digest)), image.prompt)
-    except (Corrupt, OSError, ValueError) as error:
-        reason = f"image_not_seen: {str(error)[:200]}"
+    except Corrupt as error:
+        reason = f"image_not_seen: {error.faults[0].what}"
+        return Verdict(**common, status="unscored", reason=reason, criteria={}, tags=(), raw={})
+    except (OSError, ValueError) as error:  # the text may hold an address; a verdict's bytes must not
+        reason = f"image_not_seen: does not decode ({type(error).__name__})"
         return Verdict(**common, status="unscored", reason=reason, criteria={}, tags=(), raw={})
     tags = tuple(dict.fromkeys(tag for score in criteria.values() for tag in score.tags))
     return validated(common, criteria, tags, raw, profile)

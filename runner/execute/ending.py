@@ -76,7 +76,7 @@ def image_problem(data: bytes, request: Request) -> str | None:
             image.load()
             size = image.size
     except (UnidentifiedImageError, OSError) as error:
-        return f"does not decode ({error})"
+        return f"does not decode ({type(error).__name__})"
     wanted = (request.generate.width, request.generate.height)
     return None if size == wanted else f"is {size[0]}x{size[1]}, planned was {wanted[0]}x{wanted[1]}"
 

@@ -75,7 +75,7 @@ def check_disk(request: Request, outputs: Path, num_images: int) -> None:
     there = next(folder for folder in (outputs, *outputs.parents) if folder.exists())
     if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         fix = "Choose another folder with outputs=DIR, or mend its permissions"
-        raise Refused(Fault("outputs_unwritable", "outputs", f"{outputs}: {there} cannot be written", fix))
+        raise Refused(Fault("outputs_unwritable", "outputs", f"{there} cannot be written", fix))
     free_mib = shutil.disk_usage(there).free >> 20
     need_mib = request.storage.min_free_mib + (num_images * request.generate.width * request.generate.height * 3 >> 20)
     if free_mib < need_mib:

@@ -168,9 +168,9 @@ class Run:
         request = self.accepted.request
         with self.clock.phase("verify"):
             problems = [problem for step in self.accepted.plan.steps for problem in self._problems(step)]
-            num_unscored, num_verdicts = self._unscored()
         if problems:
             return incomplete(problems, sum(len(step.images) for step in self.accepted.plan.steps))
+        num_unscored, num_verdicts = self._unscored()
         if num_verdicts and num_unscored / num_verdicts > request.critic.max_unscored_share:
             return unscored(num_unscored, num_verdicts, request.critic.max_unscored_share)
         return Ending("complete", 0)
@@ -180,7 +180,9 @@ class Run:
             if item not in self.made:
                 yield f"{item} was not made"
             elif step.kind == "generate":
-                if wrong := image_problem(self.objects.get(self.made[item]), self.accepted.request):
+                if not self.objects.holds(self.made[item]):
+                    yield f"{item} does not verify"
+                elif wrong := image_problem(self.objects.get(self.made[item]), self.accepted.request):
                     yield f"{item} {wrong}"
             elif not self.objects.holds(self.made[item]):
                 yield f"{item} does not verify"

@@ -21,7 +21,8 @@ def runs(value: Mapping[str, Any]) -> str:
     failures = [
         f"{r['run_id']}: {r['failure']['what']}. {r['failure']['fix']}" for r in value["runs"] if r.get("failure")
     ]
-    return "\n".join([text, *failures])
+    problems = [f"{r['run_id']}: {r['problem']}" for r in value["runs"] if r.get("problem")]
+    return "\n".join([text, *failures, *problems])
 
 
 def facts(value: Mapping[str, Any]) -> str:

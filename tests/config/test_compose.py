@@ -111,7 +111,7 @@ def test_a_null_for_a_group_is_a_refusal() -> None:
 
 
 def test_an_option_of_the_command_line_that_nobody_knows_is_a_refusal() -> None:
-    message = "- command line: unrecognized arguments: --nope. See `python -m runner --help`."
+    message = "- command line: cannot read --nope. See `python -m runner --help`."
     assert refused("+experiment=demo", "--nope") == message
 
 

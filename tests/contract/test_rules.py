@@ -259,11 +259,9 @@ def test_a_reason_accepts_a_base_of_another_name() -> None:
     assert not fakes.faults(fakes.request({"lora.base": "other", "lora.accept_unknown": "a merge of the same base"}))
 
 
-def test_a_lora_that_cannot_be_compared_with_its_base_cannot_be_told() -> None:
-    assert fakes.said(fakes.request({"base_model.path": "nowhere"}))[1:] == [
-        "lora: emblem: the base's weights are not here to compare its 64 modules with. "
-        "Get the base, or give a reason in lora.accept_unknown."
-    ]
+def test_a_base_that_is_not_there_is_one_fault_and_not_two() -> None:
+    (fault,) = fakes.faults(fakes.request({"base_model.path": "nowhere"}))
+    assert fault.code == "base_missing"
 
 
 @pytest.mark.parametrize("party", ["base_model", "lora", "critic"])

@@ -79,7 +79,7 @@ def test_a_red_circle_on_blue_is_seen_as_one(outcome: Outcome) -> None:
 def test_bytes_that_do_not_decode_are_unscored_with_the_class_and_no_scores(outcome: Outcome) -> None:
     verdict = record(outcome, 1)
     assert (verdict["status"], verdict["criteria"], verdict["tags"]) == ("unscored", {}, [])
-    assert verdict["reason"].startswith("image_not_seen: cannot identify image file")
+    assert verdict["reason"].startswith("image_not_seen: does not decode")
     assert dict(outcome.made[1].facts)["scores"] == {}
 
 

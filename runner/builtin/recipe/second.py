@@ -15,7 +15,7 @@ from runner.builtin.recipe import autoencoder, shapes, tokenizer
 from runner.builtin.recipe.halves import Halves
 from runner.builtin.recipe.training import Plan, Training, start
 
-PLAN = Plan(num_steps=4_000, batch_size=32, peak_lr=1.0e-3, seed=6, num_threads=1, fused=True)
+PLAN = Plan(num_steps=2_600, batch_size=32, peak_lr=1.0e-3, seed=6, num_threads=1, fused=True)
 NUM_PICTURES = 16_000
 
 
@@ -28,7 +28,7 @@ def make(folder: Path, work: Path, seed: int) -> None:
     scenes = [world.sample_scene(rng) for _ in range(NUM_PICTURES)]
     latents = shapes.remembered(folder.with_suffix(".latents"), lambda: shapes.encode_drawings(vae, scenes, rng), rng)
     pipeline: Any = StableDiffusionPipeline.from_pretrained(work / "shapes", torch_dtype=torch.float32)
-    models = [pipeline.unet.to(memory_format=torch.channels_last).train(), pipeline.text_encoder.train()]
+    models = [pipeline.unet.train(), pipeline.text_encoder.train()]
     training = Training(nn.ModuleList(models), PLAN, rng, folder.with_suffix(".checkpoint"))
     halves, ids = Halves(models), tokenizer.TokenIds(words)
 
