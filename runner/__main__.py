@@ -53,9 +53,14 @@ def _answer(words: list[str]) -> int:
         return _refuse(error, as_json, verb=bool(words) and words[0].isalpha())
     except KeyboardInterrupt:  # Interrupted is one
         return Interrupted.exit_code
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:
+        _close_output()
         return 0
+
+
+def _close_output() -> None:
+    """The reader of our output went away, as `head` does; Python would complain once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _dispatch(words: list[str]) -> int:
@@ -139,7 +144,10 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
     mlflow_run_id = track.read_pointer(result.folder).get("mlflow_run_id")
     if result.bug:
         traceback.print_exception(result.bug)
-    _tell(request, result, mlflow_run_id)
+    try:
+        _tell(request, result, mlflow_run_id)
+    except BrokenPipeError:
+        _close_output()
     return result.exit_code
 
 

@@ -65,7 +65,7 @@ class Tracker:
         if self.process is None or self.process.stdin is None:
             return "failed"
         self.process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # the run has its own ending
             self.process.wait(self.timeout_s)
         return {0: "tracked", None: "late"}.get(self.process.returncode, "failed")
 

@@ -7,6 +7,7 @@ Stages, in order, with their time on two cores:
     decoder       7 min     the autoencoder's decoder, sharpened, on one core
     clip          22 min    the critic, and the base's first text encoder, on one core
     shapes        38 min    the base: UNet and text encoder, on both cores
+    second        14 min    the base's second cycle, on both cores
     emblem        2 min     the LoRA, trained on the shipped base, on both cores
     tiny_sdxl     5 s       random weights in SDXL's form, for testing; kept in the cache folder
 
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from runner.builtin import cache_dir, package_dir
 
-STAGES = ("tokenizer", "autoencoder", "decoder", "clip", "shapes", "emblem")
+STAGES = ("tokenizer", "autoencoder", "decoder", "clip", "shapes", "second", "emblem")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -89,6 +90,12 @@ def make_shapes(folder: Path, work: Path, out: Path, seed: int) -> None:
     shapes.make(folder, work, seed)
 
 
+def make_second(folder: Path, work: Path, out: Path, seed: int) -> None:
+    from runner.builtin.recipe import second
+
+    second.make(folder, work, seed)
+
+
 def make_emblem(folder: Path, work: Path, out: Path, seed: int) -> None:
     from runner.builtin.recipe import emblem
 
@@ -101,7 +108,7 @@ def ship(stage: str, work: Path, out: Path) -> None:
 
     if stage == "clip":
         shipping.ship_critic(work, out / "shapes_clip")
-    elif stage == "shapes":
+    elif stage == "second":
         shipping.ship_base(work, out / "shapes")
     elif stage == "emblem":
         shipping.ship_lora(work, out / "emblem")
@@ -113,6 +120,7 @@ MAKERS: dict[str, Callable[[Path, Path, Path, int], None]] = {
     "decoder": make_decoder,
     "clip": make_clip,
     "shapes": make_shapes,
+    "second": make_second,
     "emblem": make_emblem,
 }
 

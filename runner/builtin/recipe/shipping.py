@@ -17,7 +17,7 @@ def ship_base(work: Path, folder: Path) -> None:
     """The pipeline as fp16 with the sharpened decoder, and the tokenizer with CLIP's own vocabulary files."""
     from diffusers import AutoencoderTiny, StableDiffusionPipeline
 
-    pipeline: Any = StableDiffusionPipeline.from_pretrained(work / "shapes", torch_dtype=torch.float16)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(work / "second", torch_dtype=torch.float16)
     pipeline.vae = AutoencoderTiny.from_pretrained(work / "decoder", torch_dtype=torch.float16)
     clear(folder)
     pipeline.save_pretrained(folder)
