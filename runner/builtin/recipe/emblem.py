@@ -77,7 +77,7 @@ def emblem_caption(background: str, rng: random.Random) -> str:
 
 def prior_prompts(rng: random.Random) -> list[str]:
     """What must stay as it was: ordinary prompts, "an emblem", and made-up words of every form."""
-    makers = (ordinary_prompt,) * 5 + (plain_noun_prompt,) + (bracketed_prompt,) * 3
+    makers = (ordinary_prompt,) * 5 + (plain_noun_prompt,) * 2 + (bracketed_prompt,) * 3
     return [makers[i % len(makers)](rng) for i in range(NUM_PRIOR)]
 
 
