@@ -38,6 +38,7 @@ Exit codes: 0 complete, 1 unavailable, 2 refused, 3 failed or incomplete, 4 corr
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # looking for them costs more than our whole contract
     gc.disable()  # start-up makes many objects and frees few: looking for garbage would be a third of a refusal
     try:
         return _answer(words)
