@@ -83,9 +83,9 @@ def run_request(values: dict[str, Any], begun_s: float) -> int:
     clock = Clock()
     clock.start(begun_s)
     clock.add("compose", time.perf_counter() - begun_s)
-    from runner import config, contract
-
     with clock.phase("validate"):
+        from runner import config, contract
+
         request = config.parse_request(values)
         accepted_contract = contract.check(request)
         pins = contract.pin(accepted_contract)
@@ -108,20 +108,18 @@ def _show_contract(accepted_contract: Any, pins: Any) -> int:
 
 
 def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
-    from runner import execute
-
     gc.enable()
     with clock.phase("plan"):
+        from runner import execute, track
+        from runner.report.live import Live
+        from runner.report.page import write_report
+        from runner.store import Store
+
         accepted = execute.accept(accepted_contract, pins)
         workers = _workers()
     request = accepted.request
     if request.until == "plan":
         return _show_plan(accepted)
-    from runner import track
-    from runner.report.live import Live
-    from runner.report.page import write_report
-    from runner.store import Store
-
     if accepted.fallback:
         print(f"fallback: {accepted.fallback}; recorded in the manifest", file=sys.stderr)
     trackers: list[track.Tracker] = []
@@ -131,7 +129,9 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
             trackers.append(track.Tracker(folder, request.track.timeout_s))
             trackers[0].start(request.track)
 
-    with Live(accepted.plan.num_expected) as live:
+    with clock.phase("plan"):
+        progress = Live(accepted.plan.num_expected)
+    with progress as live:
         watch = execute.Watch(on_open=open_tracker, on_event=live.on_event, on_progress=live.on_progress)
         result = execute.execute(accepted, workers, clock, watch)
     try:
