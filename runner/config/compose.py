@@ -48,6 +48,10 @@ def parse_command(argv: list[str]) -> Command:
         what = "cannot read " + " ".join(word for word in argv if word.startswith("-"))
         raise Refused(Fault("bad_option", "command line", what, "See `python -m runner --help`")) from error
     needs_hydra = any(getattr(args, flag, None) for flag in HYDRA_FLAGS)
+    for flag in () if needs_hydra else ("config_name", "config_path", "package"):
+        if getattr(args, flag) is not None:
+            name, fix = f"--{flag.replace('_', '-')}", "Leave it out; --config-dir DIR adds groups of your own"
+            raise Refused(Fault("setting_ignored", name, "would be ignored: a request has one root config", fix))
     overrides = [_quoted(override) for override in args.overrides]
     flags = tuple(word for word in argv if word not in args.overrides)
     return Command((*overrides, *(() if needs_hydra else _search_path(args))), flags, needs_hydra)

@@ -196,3 +196,9 @@ def test_a_mistyped_group_in_ones_own_file_is_named(own: Path) -> None:
 def test_a_missing_experiment_is_answered_with_ones_own_as_well(own: Path) -> None:
     (own / "experiment" / "mine.yaml").write_text(HEAD + "name: mine\nmode: base\n", "utf-8")
     assert "Did you mean 'mine'?" in refused("+experiment=mien", "--config-dir", str(own))
+
+
+@pytest.mark.parametrize("flag", ["--config-name", "--config-path", "--package"])
+def test_a_flag_of_hydra_that_a_single_run_would_ignore_is_refused(flag: str) -> None:
+    with pytest.raises(Refused, match=f"{flag}: would be ignored: a request has one root config"):
+        config.parse_command(["+experiment=demo", flag, "other"])
