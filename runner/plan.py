@@ -122,7 +122,7 @@ def manifest(
     run_id: str, environment: Mapping[str, Any], fallback: str | None, tokens: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """The immutable record of what a run is: written before any model loads, complete enough to run from."""
-    prompts = list(dict.fromkeys(image.prompt.key for image in plan.images))
+    prompts = {key: number for number, key in enumerate(dict.fromkeys(image.prompt.key for image in plan.images))}
     by_key = {image.prompt.key: image.prompt for image in plan.images}
     return {
         "format": FORMAT,
@@ -133,7 +133,7 @@ def manifest(
         "pins": dict(pins),
         "seed_policy": "sha256(run seed, prompt id, number), first 32 bits",
         "prompts": [_prompt_entry(by_key[key]) for key in prompts],
-        "images": [[image.key, prompts.index(image.prompt.key), image.seed] for image in plan.images],
+        "images": [[image.key, prompts[image.prompt.key], image.seed] for image in plan.images],
         "steps": [{"kind": s.kind, "digest": s.digest, "items": len(s.images)} for s in plan.steps],
         "expected": {"images": plan.num_expected["image"], "verdicts": plan.num_expected["verdict"]},
         "storage": {"kind": request.storage.kind, "names": "objects/<sha256[:2]>/<sha256[2:]>", "media": "image/png"},

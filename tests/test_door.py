@@ -46,7 +46,7 @@ def test_help_names_the_commands_the_experiments_and_the_exit_codes(
     answer = worlds.open_door(capsys, words)
     assert (answer.code, answer.err) == (0, "")
     assert "python -m runner +experiment=NAME" in answer.out
-    assert "Experiments: demo, demo_base, flux2_lora" in answer.out
+    assert "Experiments: auraflow_lora, chroma_lora, demo, demo_base, flux1_lora, " in answer.out
     assert "0 complete, 1 unavailable, 2 refused, 3 failed or incomplete, 4 corrupt, 130 interrupted" in answer.out
 
 

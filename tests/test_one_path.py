@@ -48,9 +48,13 @@ def test_only_the_door_starts_the_loop() -> None:
     assert _where(_calls("execute")) == {"runner.__main__"}
 
 
-@pytest.mark.parametrize("name", ["load_lora_weights", "set_adapters", "unload_lora_weights"])
-def test_only_the_generator_loads_a_lora(name: str) -> None:
-    users = {module for module in _where(_attribute(name)) if not module.startswith("runner.builtin")}
+@pytest.mark.parametrize("name", ["load_lora_weights", "set_adapters", "unload_lora_weights", "load_lora_adapter"])
+def test_no_library_loads_a_lora_behind_our_back(name: str) -> None:
+    assert not {module for module in _where(_attribute(name)) if not module.startswith("runner.builtin")}
+
+
+def test_only_the_generator_puts_a_lora_into_a_pipeline() -> None:
+    users = {module for module in _where(_calls("attach")) if not module.startswith("runner.builtin")}
     assert {module.split(".")[1] for module in users} == {"generate"}
 
 

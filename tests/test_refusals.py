@@ -30,7 +30,7 @@ DEMO = "+experiment=demo"
          "generate.images_per_prompt: is 0. It should be greater than or equal to 1."),
         ([DEMO, "base_model.path=nowhere"], "base_model.path: nowhere is not there. Set base_model.path to the"),
         ([DEMO, "base_model=sdxl"], "base_model.path: models/sdxl is not there. Get it with `hf download "),
-        ([DEMO, "lora.path=nowhere"], "lora.path: nowhere is not there. Set lora.path to the .safetensors file."),
+        ([DEMO, "lora.path=nowhere"], "lora.path: nowhere is not there. Set lora.path to the .safetensors file, or "),
         ([DEMO, "critic.path=nowhere"], "critic.path: nowhere is not there. Name the folder that holds it."),
         ([DEMO, "base_model=sdxl"], "; base_model sdxl is sdxl. Choose base_model=shapes, or a LoRA for sdxl."),
         ([DEMO, "prompt.items=['a star']"], "has no trigger, and trigger.mode is required. Write {trigger} where"),
@@ -84,7 +84,7 @@ def test_a_lora_of_other_widths_is_refused(door: Door, tmp_path: Path) -> None:
     layers = {name: (96, num_out + 1) for name, (_, num_out) in fakes.layers_of_shapes("attn2.to_k").items()}
     answer = door(DEMO, f"lora.path={fakes.write_lora(tmp_path / 'a.safetensors', layers)}")
     assert answer.code == 2
-    assert f"{len(layers)} of {len(layers)} modules have other widths than shapes" in answer.err
+    assert f"{len(layers)} of {len(layers)} modules have other widths than the base (first " in answer.err
     assert not door.outputs.exists()
 
 

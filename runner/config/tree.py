@@ -104,8 +104,10 @@ class Prompt(Section):
     """error: a prompt over the limit is refused with the text that would be lost. truncate: the encoder cuts it."""
     budget: Budget
     """Token budget of every prompt of the set."""
-    items: Annotated[tuple[str | PromptItem, ...], Field(min_length=1, strict=False)]
-    """The prompts: a text, or `{id, sections}`. `{trigger}` marks the place of the trigger token."""
+    items: Annotated[tuple[str | PromptItem, ...], Field(min_length=1, strict=False)] | None
+    """The prompts: a text, or `{id, sections}`; null when `file` has them. `{trigger}` marks the trigger's place."""
+    file: str | None
+    """A .csv, .jsonl or .txt file of prompts; null when `items` lists them. A run is named by what it holds."""
 
 
 class Scale(Section):

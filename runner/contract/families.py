@@ -1,188 +1,217 @@
-"""What a LoRA file or a model folder is, from its tensor table and configs.
+"""What a file is: kind, family, naming, rank and alpha, from the tensor table first and the metadata second.
 
-The tensor table counts first and metadata second. It answers None where it cannot tell; a missing claim
-never means a default family. First depth: UNet families by the width of their cross-attention, transformer
-families by block names; the naming formats of diffusers, PEFT and kohya.
+A LoRA's family is answered by `identity`; this room puts its answer together with what the file's own modules and
+metadata say, and names what speaks against the file. What it does not know: bases; that is `binding`.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import struct
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from runner.contract.headers import Broken, Header, Tensor, read_header, read_values
+from runner.contract import file_kind
+from runner.contract.adapters import Module, find_part, pair
+from runner.contract.headers import Broken, Header, read_header, read_scalars
+from runner.contract.identity import Family, family_of_weights, identify, text_encoders
+from runner.contract.metadata import Claims, read_claims
+from runner.contract.naming import Located, format_of, locate
 
-PIPELINE_FAMILIES = {
-    "StableDiffusionXLPipeline": "sdxl",
-    "StableDiffusion3Pipeline": "sd3",
-    "FluxPipeline": "flux1",
-    "Flux2Pipeline": "flux2",
-    "QwenImagePipeline": "qwen-image",
-    "ZImagePipeline": "z-image",
-}
-CROSS_ATTENTION_FAMILIES = {96: "shapes", 768: "sd1", 1024: "sd2", 2048: "sdxl"}
-CLAIMED_FAMILIES = (
-    (r"^shapes", "shapes"),
-    (r"stable-diffusion-xl|sdxl", "sdxl"),
-    (r"stable-diffusion-v1|sd_?1|sd_v1", "sd1"),
-    (r"stable-diffusion-v2|sd_?2|sd_v2", "sd2"),
-    (r"stable-diffusion-3|sd3", "sd3"),
-    (r"flux-?\.?2", "flux2"),
-    (r"flux", "flux1"),
-    (r"qwen", "qwen-image"),
-    (r"z-?image", "z-image"),
-)
-_PARTS = re.compile(
-    r"\.(?:(?P<down>lora_A|lora_down|lora\.down|lora_linear_layer\.down)"
-    r"|(?P<up>lora_B|lora_up|lora\.up|lora_linear_layer\.up))(?:\.[\w-]+?)??\.weight$"
-    r"|\.(?P<alpha>alpha)$"
-)
-_COMPONENT = re.compile(r"^(unet|transformer|text_encoder_?\d?)\.(.+)$")
-
-
-@dataclass(frozen=True, slots=True)
-class Module:
-    """One adapted layer: widths in and out, and the rank of its decomposition."""
-
-    num_in: int
-    num_out: int
-    rank: int
+ADAPTER_CONFIG = "adapter_config.json"
+MAX_CONFIG_BYTES = 1_000_000
+ADAPTER_FILES = ("adapter_model.safetensors", "pytorch_lora_weights.safetensors")
 
 
 @dataclass(frozen=True, slots=True)
 class LoraFile:
-    """What a LoRA file is; `modules` by their name in the pipeline, such as `unet.mid_block...to_q`."""
+    """What a file is. `modules` by the name they have in the file."""
 
     kind: str
     family: str | None
+    families: tuple[str, ...]
+    models: tuple[str, ...]
     format: str
+    algorithm: str
     modules: Mapping[str, Module]
     num_tensors: int
     rank: int | None
     alpha: float | None
+    scaling: float | None  # alpha / rank as a loader must apply it, where it is one number
     text_encoders: tuple[str, ...]
-    trigger: str | None
-    claimed_family: str | None
-    claimed_base_sha256: str | None
+    claims: Claims
     evidence: tuple[str, ...]
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    claimed_components: frozenset[str] = frozenset()  # parts that its adapter metadata says were trained
+    flags: tuple[str, ...]  # what speaks against the file: disagreements, halves that are lost
+    metadata: Mapping[str, str] = field(default_factory=dict, repr=False)
+    located: tuple[Located, ...] = field(default=(), repr=False)
+    path: Path = Path()
+    config: Path | None = None  # the adapter_config.json that says its alpha
+
+    @property
+    def trigger(self) -> str | None:
+        return self.claims.trigger
+
+    @property
+    def claimed_family(self) -> str | None:
+        return self.claims.family
+
+    def ranks(self) -> dict[int, int]:
+        """Rank -> number of modules that have it."""
+        return dict(Counter(module.rank for module in self.modules.values() if module.rank))
 
 
 def inspect_lora(path: Path) -> LoraFile:
-    """Say what a .safetensors file is. Raises headers.Broken when it is no sound file."""
-    header = read_header(path)
-    modules, format_name = _modules(header)
-    family, evidence = _family(modules)
-    claimed = _claimed_family(header.metadata)
-    encoders = tuple(sorted({name.split(".")[0] for name in modules if name.startswith("text_encoder")}))
-    ranks = {module.rank for module in modules.values()}
+    """Say what a .safetensors file, or a PEFT folder, is. Raises headers.Broken when it is no sound file."""
+    file = _weights_of(path) if path.is_dir() else path
+    config = _config_of(file)
+    header = read_header(file)
+    claims = read_claims(header.metadata, _read_config(config))
+    modules, rest = pair(header.tensors)
+    kind = file_kind.kind_of(header, modules, rest)
+    modules = _with_alphas(file, header, modules) if kind == "lora" else {}
+    located = tuple(locate(owner, module) for owner, module in modules.items())
+    found = identify(located, claims) if kind == "lora" else family_of_weights(kind, header, claims)
+    return replace(_described(file, header, kind, claims, modules, located, found), config=config)
+
+
+def _described(
+    file: Path,
+    header: Header,
+    kind: str,
+    claims: Claims,
+    modules: Mapping[str, Module],
+    located: tuple[Located, ...],
+    found: Family,
+) -> LoraFile:
+    ranks = {module.rank for module in modules.values() if module.algorithm != "diff"}
+    said = f"metadata says {claims.family} ({claims.source})" if claims.family else "metadata makes no family claim"
+    flags = tuple(_flags(found, claims, modules, header))
     return LoraFile(
-        kind="lora" if modules else "unknown",
-        family=family,
-        format=format_name,
+        kind=kind,
+        family=found.family,
+        families=found.families,
+        models=found.models,
+        format=format_of(modules.items()) if modules else "unknown",
+        algorithm=_algorithm(modules),
         modules=modules,
         num_tensors=len(header.tensors),
-        rank=ranks.pop() if len(ranks) == 1 else max(ranks, default=None),
-        alpha=_alpha(path, header),
-        text_encoders=encoders,
-        trigger=header.metadata.get("modelspec.trigger_phrase"),
-        claimed_family=claimed,
-        claimed_base_sha256=header.metadata.get("runner.base_sha256"),
-        claimed_components=frozenset(key.partition(".")[0] for key in _adapter(header.metadata) if "." in key),
-        evidence=(*evidence, f"metadata says {claimed}" if claimed else "metadata makes no family claim"),
+        rank=next(iter(ranks)) if len(ranks) == 1 else None,
+        alpha=_alpha(modules, claims),
+        scaling=_scaling(modules, claims),
+        text_encoders=text_encoders(located, found.family),
+        claims=claims,
+        evidence=(*found.evidence, said, *flags),
+        flags=flags,
         metadata=header.metadata,
+        located=located,
+        path=file,
     )
 
 
-def plain_name(name: str) -> str:
-    """A layer's name without `text_model.`, which transformers 5 dropped inside CLIP text encoders."""
-    return re.sub(r"^(text_encoder\w*)\.text_model\.", r"\1.", name)
+# ---- what the loader must know
 
 
-def pipeline_family(pipeline: str, denoiser_config: Mapping[str, Any]) -> str | None:
-    """The family of a model folder, from its pipeline class and its denoiser's config."""
-    if pipeline in PIPELINE_FAMILIES:
-        return PIPELINE_FAMILIES[pipeline]
-    width = denoiser_config.get("cross_attention_dim")
-    return CROSS_ATTENTION_FAMILIES.get(width) if isinstance(width, int) else None
+def _algorithm(modules: Mapping[str, Module]) -> str:
+    found = {f"{module.algorithm}+dora" if module.dora else module.algorithm for module in modules.values()}
+    found -= {"diff"} if len(found) > 1 else set()
+    return found.pop() if len(found) == 1 else "mixed" if found else "none"
 
 
-def _modules(header: Header) -> tuple[dict[str, Module], str]:
-    downs: dict[str, Tensor] = {}
-    ups: dict[str, Tensor] = {}
-    formats: set[str] = set()
-    for name, tensor in header.tensors.items():
-        if found := _PARTS.search(name):
-            owner = name[: found.start()]
-            formats.add(_format(owner))
-            target = downs if found["down"] else ups if found["up"] else {}
-            target[owner] = tensor
-    both = {owner: _module(downs[owner], ups[owner]) for owner in sorted(downs.keys() & ups.keys())}
-    return both, formats.pop() if len(formats) == 1 else "mixed" if formats else "unknown"
+def _with_alphas(path: Path, header: Header, modules: Mapping[str, Module]) -> dict[str, Module]:
+    """Each module with its own alpha, where the file has one for it."""
+    names = {module.tensors["alpha"] for module in modules.values() if "alpha" in module.tensors}
+    values = read_scalars(path, {name: header.tensors[name] for name in names})
+    return {owner: _alphaed(module, values) for owner, module in modules.items()}
 
 
-def _module(down: Tensor, up: Tensor) -> Module:
-    if len(down.shape) < 2 or len(up.shape) < 2:
-        raise Broken("has LoRA halves that are no matrices")
-    return Module(num_in=down.shape[1], num_out=up.shape[0], rank=down.shape[0])
+def _alphaed(module: Module, values: Mapping[str, float | None]) -> Module:
+    name = module.tensors.get("alpha")
+    if name is None:
+        return module
+    alpha = values[name]
+    fault = module.fault or ("" if alpha is not None else "has an alpha that is no finite number")
+    return module._replace(alpha=alpha, fault=fault)
 
 
-def _format(owner: str) -> str:
-    if owner.startswith("base_model.model."):
-        return "peft"
-    if owner.startswith(("lora_unet_", "lora_te")):
-        return "kohya"
-    if owner.startswith("diffusion_model."):
-        return "native"
-    return "diffusers" if _COMPONENT.match(owner) else "bare"
+def _alpha(modules: Mapping[str, Module], claims: Claims) -> float | None:
+    own = {module.alpha for module in modules.values() if "alpha" in module.tensors}
+    if own:
+        return own.pop() if len(own) == 1 and len(modules) else None
+    return claims.alpha if modules else None
 
 
-def _family(modules: Mapping[str, Module]) -> tuple[str | None, tuple[str, ...]]:
-    names = " ".join(modules)
-    if "single_transformer_blocks" in names or "single_blocks" in names:
-        family = "flux2" if "double_stream_modulation" in names or "to_qkv_mlp_proj" in names else "flux1"
-        return family, (f"{len(modules)} modules have the block names of {family}",)
-    widths = {m.num_in for name, m in modules.items() if re.search(r"attn2[._]to_[kv]$", name)}
-    if len(widths) == 1:
-        width = widths.pop()
-        found = CROSS_ATTENTION_FAMILIES.get(width)
-        return found, (f"cross-attention reads {width} wide text, as {found or 'no family we know'}",)
-    return None, (f"{len(modules)} modules, none with a telling name",)
+def effective(module: Module, claims: Claims, owner: str) -> float:
+    """alpha / rank of one module, by its name in the file, as its trainer meant it; 1 where nothing says otherwise."""
+    if not module.rank:
+        return 1.0
+    alpha = module.alpha if module.alpha is not None else claims.alpha_of(owner)
+    if alpha is None:
+        return 1.0
+    return alpha / (sqrt(module.rank) if claims.rslora else module.rank)
 
 
-def _claimed_family(metadata: Mapping[str, str]) -> str | None:
-    claim = metadata.get("modelspec.architecture") or metadata.get("ss_base_model_version") or ""
-    return next((family for pattern, family in CLAIMED_FAMILIES if re.search(pattern, claim.lower())), None)
+def _scaling(modules: Mapping[str, Module], claims: Claims) -> float | None:
+    found = {effective(module, claims, owner) for owner, module in modules.items() if module.algorithm != "diff"}
+    return found.pop() if len(found) == 1 else None
 
 
-def _adapter(metadata: Mapping[str, str]) -> Mapping[str, Any]:
-    """diffusers' own table of what was trained: `unet.r`, `text_encoder.lora_alpha` ... Empty when there is none."""
+def _flags(found: Family, claims: Claims, modules: Mapping[str, Module], header: Header) -> list[str]:
+    flags = []
+    families = {found.family} if found.family else set(found.families)
+    if claims.family and claims.firm and families and claims.family not in families:
+        said = f"metadata says {claims.family} ({claims.source}), the tensors say {', '.join(sorted(families))}"
+        flags.append(f"{said}: they disagree")
+    faulty = [(owner, module.fault) for owner, module in modules.items() if module.fault]
+    if faulty:
+        flags.append(f"{len(faulty)} modules are damaged: {faulty[0][0][:120]} {faulty[0][1]}")
+    if modules and (lost := [name for name in header.tensors if find_part(name) is None]):
+        flags.append(f"{len(lost)} tensors belong to no LoRA layer and are not applied (first {lost[0][:120]})")
+    own = any("alpha" in module.tensors for module in modules.values())
+    ranks = {module.rank for module in modules.values() if module.rank}
+    if len(ranks) > 1 and not own and claims.alpha is None and not (claims.alphas or claims.alpha_pattern):
+        said = f"modules have ranks {min(ranks)} to {max(ranks)} and no alpha"
+        flags.append(f"{said}: how strong each was trained is unknown")
+    if not own and claims.alpha is None and claims.alpha_said and claims.rank and claims.alpha_said != claims.rank:
+        flags.append(
+            f"alpha {claims.alpha_said:g} stands only in the metadata (ss_network_alpha), which no loader applies"
+        )
+    return flags
+
+
+# ---- PEFT folders
+
+
+def _weights_of(folder: Path) -> Path:
+    """The weights of an adapter folder. Raises Broken when it has none, or more than one file that could be."""
+    for name in ADAPTER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) != 1:
+        raise Broken(f"is a folder with {len(files)} .safetensors files and none of {', '.join(ADAPTER_FILES)}")
+    return files[0]
+
+
+def _config_of(file: Path) -> Path | None:
+    """PEFT's `adapter_config.json` beside the weights that it belongs to."""
+    beside = file.parent / ADAPTER_CONFIG
+    if not beside.is_file():
+        return None
+    alone = file.name in ADAPTER_FILES or len([*file.parent.glob("*.safetensors")]) == 1
+    return beside if alone else None
+
+
+def _read_config(path: Path | None) -> dict[str, Any] | None:
+    """Raises Broken for a config that cannot be read: its alpha would be lost in silence."""
+    if path is None:
+        return None
     try:
-        adapter = json.loads(metadata.get("lora_adapter_metadata", "{}"))
-    except (ValueError, RecursionError):
-        return {}
-    return adapter if isinstance(adapter, dict) else {}
-
-
-def _adapter_alpha(metadata: Mapping[str, str]) -> float | None:
-    """The one alpha that the adapter metadata declares for all components."""
-    named = _adapter(metadata).items()
-    alphas = {value for key, value in named if key.endswith("lora_alpha") and type(value) in (int, float)}
-    return float(alphas.pop()) if len(alphas) == 1 else None
-
-
-def _alpha(path: Path, header: Header) -> float | None:
-    if (declared := _adapter_alpha(header.metadata)) is not None:
-        return declared
-    for name, tensor in header.tensors.items():
-        if name.endswith(".alpha") and tensor.num_values == 1 and tensor.dtype in ("F32", "F16", "BF16"):
-            raw = read_values(path, tensor)
-            raw = b"\0\0" + raw if tensor.dtype == "BF16" else raw  # bfloat16 is the upper half of a float32
-            return float(struct.unpack("<e" if tensor.dtype == "F16" else "<f", raw)[0])
-    return None
+        config = json.loads(path.read_bytes()[:MAX_CONFIG_BYTES])
+    except (OSError, ValueError, RecursionError) as error:
+        raise Broken(f"has an {ADAPTER_CONFIG} beside it that cannot be read ({type(error).__name__})") from error
+    if not isinstance(config, dict):
+        raise Broken(f"has an {ADAPTER_CONFIG} beside it that is not a table")
+    return config

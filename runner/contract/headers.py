@@ -1,115 +1,144 @@
 """The header and metadata of a safetensors file, read without its weights.
 
-It refuses what is not one whole, sound file: truncated, overlapping, over-long, with duplicate keys. What it
-does not know: what the tensors mean; that is `families`.
+It refuses what is not one whole, sound file, and says what the file is instead, by its first bytes. What it does not
+know: what the tensors mean; that is `families`.
+
+Files come from strangers, so no length in them is believed, and one that is no regular file is not waited for.
+safetensors refuses a header above 100 MB. Ours ends at 12 MB, because text takes up to four bytes a character and is
+held twice while it is cut up: the worst 12 MB take about 110 MB. Real headers are smaller: a shard of a large model
+stays below 2 MB, and the counts of tags that kohya's trainer writes into LoRA files reach a few MB.
 Format: https://huggingface.co/docs/safetensors (8 bytes little-endian length, JSON, then the data).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from math import prod
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
-MAX_HEADER_BYTES = 100_000_000
-BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "I16": 16, "U16": 16, "F16": 16,
-    "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64, "F4": 4,
-    "F6_E2M3": 6, "F6_E3M2": 6,
-}  # fmt: skip
+from runner.contract.first_bytes import HEAD_BYTES, find_kind
+from runner.contract.header_table import BITS, Broken, Header, Tensor, parse
+from runner.contract.scalars import number
 
+__all__ = [
+    "MAX_HEADER_BYTES", "Broken", "Header", "Tensor", "read_header", "read_scalar", "read_scalars", "read_values",
+]  # fmt: skip
 
-class Broken(Exception):
-    """The file is not a sound safetensors file; the text is one line that says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int  # first byte of its data in the file
-    end: int
-
-    @property
-    def num_values(self) -> int:
-        return prod(self.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """What a file says of itself: its tensors by name, and its metadata (texts only)."""
-
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str]
+MAX_HEADER_BYTES = 12_000_000
 
 
 def read_header(path: Path) -> Header:
-    """Read and check a header. Raises Broken with the reason, OSError when the file cannot be read."""
-    if not path.is_file():
-        raise Broken("is not a file")
-    size = path.stat().st_size
-    if size < 8:
-        raise Broken(f"has {size} bytes; a header alone has more")
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > size - 8:
-            raise Broken(f"is truncated: its header should have {length} bytes, the file has {size}")
-        if length > MAX_HEADER_BYTES:
-            raise Broken(f"has a header of {length} bytes; more than {MAX_HEADER_BYTES} is not sound")
-        raw = file.read(length)
-    table = _parse(raw)
-    metadata = table.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
-        raise Broken("has metadata that is not a table of texts")
-    tensors = {name: _tensor(name, entry, 8 + length) for name, entry in table.items()}
-    _check_layout(tensors, 8 + length, size)
-    return Header(tensors, metadata)
+    """Read and check a header. Raises Broken with the reason, and nothing else."""
+    try:
+        with _opened(path) as (file, size):
+            raw = _header_bytes(file, size)
+        data_begin = 8 + len(raw)
+        text = _text(raw)
+        del raw  # the text takes up to four times as much
+        header = parse(text, data_begin)
+    except MemoryError as error:
+        raise Broken("needs more memory to be read than there is") from error
+    _check_layout(header.tensors, data_begin, size)
+    return header
 
 
 def read_values(path: Path, tensor: Tensor) -> bytes:
-    """The raw bytes of one tensor; for scalar alphas."""
-    with path.open("rb") as file:
-        file.seek(tensor.begin)
-        return file.read(tensor.end - tensor.begin)
+    """The raw bytes of one tensor. Raises Broken when they are not there."""
+    with _opened(path) as (file, _):
+        return _read(file, tensor.begin, tensor.end - tensor.begin)
 
 
-def _parse(raw: bytes) -> dict[str, Any]:
+def read_scalar(path: Path, tensor: Tensor) -> float | None:
+    """The value of a one-value tensor; None when it is no finite number, of another size, or of a dtype without one."""
+    return read_scalars(path, {"": tensor})[""]
+
+
+def read_scalars(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, float | None]:
+    """As `read_scalar`, for many tensors of one file, opened once. Raises Broken when the file is shorter by now."""
+    values: dict[str, float | None] = dict.fromkeys(tensors)
+    single = [(tensor.begin, name) for name, tensor in tensors.items() if tensor.num_values == 1]
+    with _opened(path) as (file, _):
+        for begin, name in sorted(single):
+            dtype = tensors[name].dtype
+            values[name] = number(dtype, _read(file, begin, BITS[dtype] // 8))
+    return values
+
+
+# ---- the file
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[int, int]]:
+    """A regular file's descriptor and size. A pipe, a device or a socket is neither opened nor waited for."""
     try:
-        table = json.loads(raw, object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise Broken(f"has a header that is not sound JSON ({type(error).__name__})") from error
-    if not isinstance(table, dict):
-        raise Broken("has a header that is not a table")
-    return table
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise Broken("has a header that names a tensor twice")
-    return table
-
-
-def _tensor(name: str, entry: Any, data_begin: int) -> Tensor:
+        _check_regular(path.stat().st_mode)
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except (OSError, ValueError) as error:
+        raise Broken(f"cannot be read: {_reason(error)}") from error
     try:
-        shape = tuple(int(n) for n in entry["shape"])
-        begin, end = (int(n) for n in entry["data_offsets"])
-        bits = BITS[entry["dtype"]]
-    except (TypeError, KeyError, ValueError, OverflowError) as error:
-        raise Broken(f"describes tensor {name[:80]!r} in a way we cannot read") from error
-    if min(shape, default=0) < 0 or begin < 0 or (end - begin) * 8 != prod(shape) * bits:
-        raise Broken(f"gives tensor {name[:80]!r} a size that does not fit its shape")
-    return Tensor(entry["dtype"], shape, data_begin + begin, data_begin + end)
+        info = os.fstat(file)
+        _check_regular(info.st_mode)  # another file may stand there by now
+        yield file, info.st_size
+    except OSError as error:
+        raise Broken(f"cannot be read: {_reason(error)}") from error
+    finally:
+        os.close(file)
+
+
+def _check_regular(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise Broken("is a folder, not a file")
+    if not stat.S_ISREG(mode):
+        kind = "pipe" if stat.S_ISFIFO(mode) else "socket" if stat.S_ISSOCK(mode) else "device"
+        raise Broken(f"is a {kind}, not a file")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
+
+
+def _read(file: int, begin: int, num_bytes: int) -> bytes:
+    data = os.pread(file, num_bytes, begin)
+    while len(data) < num_bytes:
+        more = os.pread(file, num_bytes - len(data), begin + len(data))
+        if not more:
+            raise Broken(f"became shorter while it was read: it should have {begin + num_bytes} bytes")
+        data += more
+    return data
+
+
+def _header_bytes(file: int, size: int) -> bytes:
+    head = _read(file, 0, min(size, HEAD_BYTES))
+    length = int.from_bytes(head[:8], "little")
+    like_a_header = head[8:9] in (b"{", b" ", b"\t", b"\n", b"\r")
+    if like_a_header and length <= min(size - 8, MAX_HEADER_BYTES):
+        return _read(file, 8, length)
+    if kind := find_kind(head):
+        raise Broken(kind)
+    if size < 8:
+        raise Broken(f"has {size} bytes; a header alone has more")
+    if not like_a_header and size > 8:
+        raise Broken("is no safetensors file, nor of another kind that we know")
+    if length > size - 8:
+        raise Broken(f"is truncated: its header should have {length} bytes, the file has {size}")
+    raise Broken(f"has a header of {length} bytes; we read at most {MAX_HEADER_BYTES}")
+
+
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Broken(f"has a header that is not UTF-8 text (byte {8 + error.start})") from error
 
 
 def _check_layout(tensors: Mapping[str, Tensor], data_begin: int, size: int) -> None:
     place = data_begin
-    for tensor in sorted(tensors.values(), key=lambda t: (t.begin, t.end)):
-        if tensor.begin != place:
+    for _, _, begin, end in sorted(tensors.values(), key=itemgetter(2, 3)):
+        if begin != place:
             raise Broken("has tensors that overlap or leave a gap")
-        place = tensor.end
+        place = end
     if place != size:
         raise Broken(f"should have {place} bytes and has {size}: it is truncated or has something behind its end")

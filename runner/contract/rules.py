@@ -12,11 +12,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from runner.config.tree import Request
-from runner.contract.families import LoraFile, plain_name
+from runner.contract.binding import CANNOT_TELL, YES, Fit
+from runner.contract.families import LoraFile
 from runner.contract.folders import ModelFolder
+from runner.contract.shown import shown
 from runner.errors import Fault
 
-WITHOUT_GUIDANCE = ("StableDiffusionPipeline", "StableDiffusionXLPipeline")  # no negative pass at guidance <= 1
+WITHOUT_GUIDANCE_INPUT = ("FLUX.1-schnell",)
+NO_NEGATIVE = {  # guidance up to which a pipeline runs no negative pass
+    **dict.fromkeys(("StableDiffusionPipeline", "StableDiffusionXLPipeline", "StableDiffusion3Pipeline"), 1.0),
+    **dict.fromkeys(("QwenImagePipeline", "ChromaPipeline", "Lumina2Pipeline", "AuraFlowPipeline"), 1.0),
+    "ZImagePipeline": 0.0,
+}
+VIDEO = ("CogVideoX", "HunyuanVideo", "LTX", "Mochi", "Wan")  # how the names of pipelines begin that make videos
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,35 +37,6 @@ class Finding:
 
     def as_dict(self) -> dict[str, str]:
         return {"question": self.question, "answer": self.answer, "evidence": self.evidence}
-
-
-@dataclass(frozen=True, slots=True)
-class Binding:
-    """How a LoRA file meets a base: modules with a place of the same widths, without a place, and in conflict."""
-
-    bound: tuple[str, ...]
-    unbound: tuple[str, ...]
-    conflicts: tuple[str, ...]
-
-    @property
-    def num_modules(self) -> int:
-        return len(self.bound) + len(self.unbound) + len(self.conflicts)
-
-
-def bind(lora: LoraFile, shapes: Mapping[str, tuple[int, ...]]) -> Binding:
-    """Match every module of the file with the layer of that name in the base, by name and widths."""
-    bound, unbound, conflicts = [], [], []
-    for name, module in lora.modules.items():
-        shape = shapes.get(f"{plain_name(name)}.weight")
-        if shape is None:
-            unbound.append(name)
-        elif len(shape) < 2:
-            conflicts.append(f"{name}: file {module.num_out}x{module.num_in}, base a vector of {shape}")
-        elif (shape[0], shape[1]) == (module.num_out, module.num_in):
-            bound.append(name)
-        else:
-            conflicts.append(f"{name}: file {module.num_out}x{module.num_in}, base {shape[0]}x{shape[1]}")
-    return Binding(tuple(bound), tuple(unbound), tuple(conflicts))
 
 
 # ---- stages and settings
@@ -82,10 +61,14 @@ def check_settings(request: Request, device: str) -> Iterator[Fault]:
     if generate.negative_prompt and not base.negative_prompt:
         what = f"{generate.negative_prompt!r} would be ignored: {base.pipeline} takes no negative prompt"
         yield Fault("setting_ignored", "generate.negative_prompt", what, 'Set generate.negative_prompt=""')
-    elif generate.negative_prompt and generate.guidance_scale <= 1 and base.pipeline in WITHOUT_GUIDANCE:
+    elif generate.negative_prompt and generate.guidance_scale <= (least := NO_NEGATIVE.get(base.pipeline, -1.0)):
         what = f"{generate.negative_prompt!r} would be ignored at guidance_scale {generate.guidance_scale:g}"
-        fix = 'Set generate.negative_prompt="", or generate.guidance_scale above 1'
+        fix = f'Set generate.negative_prompt="", or generate.guidance_scale above {least:g}'
         yield Fault("setting_ignored", "generate.negative_prompt", what, fix)
+    if base.pipeline.startswith(VIDEO) and request.until != "contract":
+        what = f"{base.pipeline} makes videos; this runner makes images"
+        fix = "Choose a base_model that makes images, or check LoRA and prompts alone with until=contract"
+        yield Fault("unknown_option", "base_model.pipeline", what, fix)
     if request.hardware.device != "cuda" and request.hardware.index:
         what = f"{request.hardware.index} would be ignored: {request.hardware.device} is one device"
         yield Fault("setting_ignored", "hardware.index", what, "Set hardware.index=0")
@@ -174,6 +157,9 @@ def check_base(request: Request, base: ModelFolder) -> Iterator[Fault]:
         what = f"is {card.pipeline} on the card; the folder says {base.pipeline}"
         fix = f"Set base_model.pipeline={base.pipeline} if that is the model you mean"
         yield Fault("family_mismatch", "base_model.pipeline", what, fix)
+    if base.model in WITHOUT_GUIDANCE_INPUT and request.generate.guidance_scale:
+        what = f"{request.generate.guidance_scale:g} would be ignored: {base.model} reads no guidance"
+        yield Fault("setting_ignored", "generate.guidance_scale", what, "Set generate.guidance_scale=0")
     if base.family and base.family != card.family:
         what = f"is {card.family} on the card; the folder's configs say {base.family}"
         yield Fault("family_mismatch", "base_model.family", what, f"Set base_model.family={base.family}")
@@ -181,8 +167,12 @@ def check_base(request: Request, base: ModelFolder) -> Iterator[Fault]:
 
 def check_family(request: Request, lora: LoraFile, base: ModelFolder | None) -> Iterator[Fault]:
     """The family of the LoRA, asked three times, against the family of the base."""
-    card, claim, table = request.lora.family, lora.claimed_family, lora.family
+    if lora.kind != "lora":
+        return  # check_fit says what it is
+    card, claim, table = request.lora.family, _firm_claim(lora), lora.family
     said = {"card": card, "file": claim, f"{lora.num_tensors}/{lora.num_tensors} tensors": table}
+    if not table and lora.families and ({card, claim} - {None}) - {*lora.families}:
+        said[f"{lora.num_tensors}/{lora.num_tensors} tensors"] = " or ".join(lora.families)
     known = {name: family for name, family in said.items() if family}
     families = set(known.values())
     of_base = (base.family if base else None) or request.base_model.family
@@ -197,37 +187,50 @@ def check_family(request: Request, lora: LoraFile, base: ModelFolder | None) -> 
         what += f"{request.base_model.id} is {of_base}"
         fix = f"Choose {_base_of(request, family)}, or a LoRA for {of_base}"
         yield Fault("family_mismatch", "lora", what, fix, said)
-    elif not families and not request.lora.accept_unknown:
+    elif not families and not lora.families and not request.lora.accept_unknown:
         what = f"{lora_name(request)}: neither card, metadata nor tensors tell its family"
         fix = "Set lora.family on its card, or give a reason in lora.accept_unknown"
         yield Fault("cannot_tell", "lora.family", what, fix)
+
+
+def _firm_claim(lora: LoraFile) -> str | None:
+    return lora.claimed_family if lora.claims.firm else None  # names of files mislead
 
 
 def _base_of(request: Request, family: str) -> str:
     return f"base_model={request.lora.base}" if request.lora.base else f"a base_model of family {family}"
 
 
-def check_binding(
-    request: Request, lora: LoraFile, binding: Binding | None, base: ModelFolder | None
-) -> Iterator[Fault]:
+FIXES = {
+    "shape_conflict": "Choose the base it was trained on",
+    "lora_unloadable": "Convert the file to a plain LoRA (kohya, PEFT or diffusers naming)",
+    "family_mismatch": "Choose the base it was trained on, or another LoRA",
+    "cannot_tell": "Name its family and base on the card, or give a reason in lora.accept_unknown",
+}
+
+
+def check_fit(request: Request, lora: LoraFile, found: Fit | None, base: ModelFolder | None) -> Iterator[Fault]:
+    """What its modules, its kind and its own words say about the base."""
     name = lora_name(request)
-    if not lora.modules:
-        fix = "Point lora.path at a LoRA"
-        yield Fault("lora_inert", "lora.path", f"{name} has {lora.num_tensors} tensors and no LoRA layer", fix)
-    elif base and binding is None and not request.lora.accept_unknown:
-        what = f"{name}: the base's weights are not here to compare its {len(lora.modules)} modules with"
-        yield Fault("cannot_tell", "lora", what, "Get the base, or give a reason in lora.accept_unknown")
-    elif binding and binding.conflicts:
-        what = f"{name}: {len(binding.conflicts)} of {binding.num_modules} modules have other widths than "
-        what += f"{request.base_model.id} (first {binding.conflicts[0]})"
-        yield Fault("shape_conflict", "lora", what, "Choose the base it was trained on")
-    elif binding and binding.unbound:
-        what = f"{name}: {len(binding.unbound)} of {binding.num_modules} modules have no place in "
-        what += f"{request.base_model.id} (first {binding.unbound[0]})"
-        yield Fault("lora_inert", "lora", what, "Choose the base it was trained on, or convert the file's names")
-    elif lost := lora.claimed_components - {module.partition(".")[0] for module in lora.modules}:
+    if lora.kind != "lora" or not lora.modules:
+        what = f"{name} is {lora.kind.replace('_', ' ')}, not a LoRA: {lora.num_tensors} tensors and no LoRA layer"
+        yield Fault("lora_inert", "lora.path", what, "Point lora.path at a LoRA")
+    elif found is None:
+        if base and not request.lora.accept_unknown:  # without a base that is the fault
+            what = f"{name}: the base's layers are not here to compare its {len(lora.modules)} modules with"
+            yield Fault("cannot_tell", "lora", what, "Get the base, or give a reason in lora.accept_unknown")
+    elif found.code == CANNOT_TELL and not request.lora.accept_unknown:
+        yield Fault(found.code, "lora", f"{name} {shown(found.reason, 400)}", FIXES[found.code])
+    elif found.answer != YES and found.code != CANNOT_TELL:
+        fix = FIXES.get(found.code, "Choose the base it was trained on, or convert the file's names")
+        yield Fault(found.code, "lora", f"{name}: {shown(found.reason, 400)} [{request.base_model.id}]", fix)
+    elif lost := lora.claims.components - {part.partition(".")[0] for part in _parts(found)}:
         what = f"{name}: its metadata says that {', '.join(sorted(lost))} was trained, and the file has no tensor of it"
         yield Fault("lora_inert", "lora.path", what, "Get the whole file; without that part the concept may not show")
+
+
+def _parts(found: Fit) -> set[str]:
+    return {bound.component for bound in found.binding.bound.values()}
 
 
 def check_trained_on(request: Request) -> Iterator[Fault]:
@@ -244,6 +247,9 @@ def check_declared(request: Request, lora: LoraFile) -> Iterator[Fault]:
     card = request.lora
     if card.rank and lora.rank and card.rank != lora.rank:
         yield Fault("card_mismatch", "lora.rank", f"is {card.rank}; the file has {lora.rank}", "Mend the card")
+    if card.rank and len(ranks := lora.ranks()) > 1:
+        what = f"is {card.rank}; the file has ranks {', '.join(map(str, sorted(ranks)))}"
+        yield Fault("card_mismatch", "lora.rank", what, "Set lora.rank=null on the card: it differs between modules")
     if card.alpha and lora.alpha and card.alpha != lora.alpha:
         yield Fault("card_mismatch", "lora.alpha", f"is {card.alpha:g}; the file has {lora.alpha:g}", "Mend the card")
 
@@ -251,29 +257,35 @@ def check_declared(request: Request, lora: LoraFile) -> Iterator[Fault]:
 # ---- findings: the same questions, answered for the card
 
 
-def findings(
-    request: Request, base: ModelFolder, lora: LoraFile | None, binding: Binding | None
-) -> tuple[Finding, ...]:
+def findings(request: Request, base: ModelFolder, lora: LoraFile | None, found_fit: Fit | None) -> tuple[Finding, ...]:
     """What the contract card shows of an accepted request."""
     found = [_finding("base family", {"card": request.base_model.family, "folder": base.family})]
+    if base.missing:
+        what = f"enough for the contract, not for a run: {'; '.join(base.missing)}"
+        found.append(Finding("base files", "cannot tell", shown(what, 800)))
     if lora is not None:
-        said = {"card": request.lora.family, "file": lora.claimed_family, "tensors": lora.family}
-        found.append(_finding("LoRA family", {**said, "base": base.family}))
+        said = {"card": request.lora.family, "file": _firm_claim(lora), "tensors": lora.family}
+        found.append(_finding("LoRA family", {**said, "base": base.family}, _several(lora)))
         token = {"request": request.trigger.token, "card": request.lora.trigger, "file": lora.trigger}
         found.append(_finding("trigger token", token))
         found.append(_finding("rank", {"card": request.lora.rank, "file": lora.rank}))
         found.append(_finding("alpha", {"card": request.lora.alpha, "file": lora.alpha}))
-    if binding is not None:
-        evidence = f"{len(binding.bound)}/{binding.num_modules} modules bind by name and widths"
-        answer = "agrees" if len(binding.bound) == binding.num_modules else "cannot tell"
-        found.append(Finding("binding", answer, evidence))
+    if found_fit is not None:
+        evidence = f"{found_fit.binding.coverage} modules bind by name and widths; {shown(found_fit.reason, 400)}"
+        found.append(Finding("binding", "agrees" if found_fit.answer == YES else "cannot tell", evidence))
     return tuple(found)
 
 
-def _finding(question: str, said: Mapping[str, object]) -> Finding:
+def _finding(question: str, said: Mapping[str, object], more: str = "") -> Finding:
     known = {name: value for name, value in said.items() if value is not None}
     answer = "cannot tell" if len(known) < 2 else "agrees" if len(set(known.values())) == 1 else "disagrees"
-    return Finding(question, answer, ", ".join(f"{name} {value}" for name, value in known.items()) or "nothing said")
+    evidence = ", ".join(f"{name} {value}" for name, value in known.items()) or "nothing said"
+    return Finding(question, answer, evidence + more)
+
+
+def _several(lora: LoraFile) -> str:
+    """What tensors that cannot decide between families leave open."""
+    return "" if lora.family or not lora.families else f"; its tensors fit {' or '.join(lora.families)}"
 
 
 def lora_name(request: Request) -> str:

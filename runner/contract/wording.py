@@ -7,15 +7,17 @@ a fault, because the picture would be no evidence for the LoRA.
 from __future__ import annotations
 
 import difflib
+import functools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from runner.config.tree import Request
 from runner.contract.families import LoraFile
 from runner.contract.rules import lora_name
 from runner.errors import Fault
-from runner.prompt import SLOT, ComposedPrompt, TokenCount
+from runner.prompt import SLOT, ComposedPrompt, Entry, TokenCount
 
+NEAR = 0.8
 ANGLE_WORD = re.compile(r"<[^<>\s]+>")
 
 
@@ -50,13 +52,13 @@ def check_trigger(request: Request, lora: LoraFile | None) -> Iterator[Fault]:
 
 def check_prompts(request: Request, prompts: Sequence[ComposedPrompt]) -> Iterator[Fault]:
     """The trigger in every prompt as its mode says, exactly as written; nothing that only looks like it."""
+    likeness = functools.cache(_likeness)  # ten thousand prompts share most of their words
     for prompt in prompts:
-        where = f"prompt.items ({prompt.key})"
-        strange = [word for word in _lookalikes(request, prompt) if word != request.trigger.token]
+        strange = [word for word in _lookalikes(request, prompt, likeness) if word != request.trigger.token]
         for word in strange:
-            yield _strange_word(request, where, word)
+            yield _strange_word(request, prompt.where, word)
         if not strange:
-            yield from _presence(request, prompt, where)
+            yield from _presence(request, prompt, prompt.where)
 
 
 def _presence(request: Request, prompt: ComposedPrompt, where: str) -> Iterator[Fault]:
@@ -69,26 +71,34 @@ def _presence(request: Request, prompt: ComposedPrompt, where: str) -> Iterator[
         yield Fault("trigger_missing", where, f"has no trigger, and trigger.mode is {mode}", fix)
 
 
-def check_slots(request: Request) -> Iterator[Fault]:
+def check_slots(request: Request, entries: Sequence[Entry]) -> Iterator[Fault]:
     """A slot asks for a token; without one the prompt would lose a word in silence."""
     if request.trigger.token:
         return
-    texts = (item if isinstance(item, str) else " ".join(item.sections.values()) for item in request.prompt.items)
-    if any(SLOT in text for text in texts):
+    if any(SLOT in text for entry in entries for text in entry.sections.values()):
         fix = "Choose a trigger (trigger=emblem), or a prompt set without the slot (prompt=shapes)"
         code = "trigger_missing" if request.mode == "lora" else "trigger_without_lora"
-        yield Fault(code, "prompt.items", f"of set {request.prompt.set} have {SLOT}, and trigger is none", fix)
+        where = "prompt.file" if request.prompt.file else "prompt.items"
+        yield Fault(code, where, f"of set {request.prompt.set} have {SLOT}, and trigger is none", fix)
 
 
-def _lookalikes(request: Request, prompt: ComposedPrompt) -> list[str]:
+def _lookalikes(request: Request, prompt: ComposedPrompt, likeness: Callable[[str, str], float]) -> list[str]:
     """Words that look like a trigger: in angle brackets, or nearly the token, or the token in another case."""
     found = ANGLE_WORD.findall(prompt.text)
     token = request.trigger.token or request.lora.trigger
     if token and not prompt.triggered and prompt.variant != "without":
-        words = [word.strip(",.;:") for word in prompt.text.split()]
-        found += difflib.get_close_matches(token.lower(), [word.lower() for word in words], n=1, cutoff=0.8)
+        words = {word.strip(",.;:") for word in prompt.text.lower().split()}
+        like, nearest = max(((likeness(word, token.lower()), word) for word in words), default=(0.0, ""))
+        found += [nearest] if like else []
     cased = {word.lower(): word for word in prompt.text.split()}
     return list(dict.fromkeys(cased.get(word, word) for word in found))
+
+
+def _likeness(word: str, token: str) -> float:
+    """How alike two words are, 0 for those that are not nearly the same (as difflib.get_close_matches has it)."""
+    matcher = difflib.SequenceMatcher(None, word, token)
+    near = all(ratio() >= NEAR for ratio in (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio))
+    return matcher.ratio() if near else 0.0
 
 
 def _strange_word(request: Request, where: str, word: str) -> Fault:
@@ -109,10 +119,13 @@ def _strange_word(request: Request, where: str, word: str) -> Fault:
 def check_tokens(request: Request, counts: Sequence[TokenCount]) -> Iterator[Fault]:
     budget = request.prompt.budget
     for count in counts:
-        where = f"prompt.items ({count.prompt})"
-        if count.lost and request.prompt.overflow == "error":
+        where = count.where
+        if count.controls:
+            what = f"has {count.controls[0]!r}, which {count.encoder} reads as a control token"
+            yield Fault("prompt_control", where, what, "Take it out")
+        if count.headroom < 0 and request.prompt.overflow == "error":
             what = f"has {count.templated} tokens for {count.encoder}, the limit is {count.limit}; "
-            what += f"lost would be: {count.lost!r}"
+            what += f"lost would be: {count.lost!r}" if count.lost else "lost would be the end of its chat template"
             yield Fault("prompt_overflow", where, what, "Shorten it, or set prompt.overflow=truncate")
         elif not count.trigger_survives():
             what = f"loses its trigger in {count.encoder}: it stands behind token {count.limit}"
@@ -133,5 +146,4 @@ def check_sections(request: Request, prompts: Sequence[ComposedPrompt]) -> Itera
         for name in request.prompt.required:
             if name not in have:
                 fix = f"Write it, or take it out of prompt.required ({', '.join(request.prompt.required)})"
-                where = f"prompt.items ({prompt.key})"
-                yield Fault("prompt_section_missing", where, f"has no section {name!r}", fix)
+                yield Fault("prompt_section_missing", prompt.where, f"has no section {name!r}", fix)

@@ -16,9 +16,11 @@ from typing import Any
 
 from runner import environment, gpu, journal
 from runner.config.tree import Request
-from runner.contract import Contract, Pins, card, device_of
+from runner.contract import Contract, Pins, card
+from runner.contract.machine import device_of
 from runner.errors import Corrupt, Fault, Refused, choose
 from runner.plan import Plan, PromptPlan, changed_fields, make_plan, manifest
+from runner.prompt import few
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,10 +130,16 @@ def _new_manifest(accepted: Accepted, run_id: str) -> dict[str, Any]:
 def _refuse_changed_settings(accepted: Accepted, folder: Path, stored: Mapping[str, Any]) -> None:
     now = _new_manifest(accepted, folder.name)
     changes = changed_fields(stored.get("request"), now["request"]) + changed_fields(stored.get("pins"), now["pins"])
+    if accepted.request.prompt.file:  # the request names the file, and not what it holds
+        changes += changed_fields(_texts(stored), _texts(now), "prompt")
     if not accepted.request.run.id:
         raise Corrupt(
             Fault("manifest_altered", str(folder / journal.MANIFEST), "is not the one this run was named by",
                   "Nothing was changed. Put the original back, or start again with run.fresh=true")
         )  # fmt: skip
     fix = "Leave out run.id: other settings are another run"
-    raise Refused([Fault("settings_changed", f"run.id={folder.name}", change, fix) for change in changes])
+    raise Refused(few(Fault("settings_changed", f"run.id={folder.name}", change, fix) for change in changes))
+
+
+def _texts(manifest: Mapping[str, Any]) -> dict[str, str]:
+    return {prompt["key"]: prompt["text"] for prompt in manifest["prompts"]}

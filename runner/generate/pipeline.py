@@ -6,6 +6,7 @@ read, nothing is substituted. What it does not know: batches, seeds, storage.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 from runner.config.tree import Generate
 from runner.errors import Failed, Fault, first_line
 from runner.generate import proof
-from runner.generate.encode import EncodeOnce
+from runner.generate.encode import EncodeOnce, expected_tokens
 from runner.timing import Clock
 from runner.worker import Bench, settle
 
@@ -33,19 +34,23 @@ class Artist:
         """Sample a batch; returns floats 0 to 1, shape (batch, height, width, 3)."""
         return self.pipe(
             prompt=list(texts), generator=list(generators), output_type="np", callback_on_step_end=on_step,
-            **call_settings(settings, len(texts)),
+            **call_settings(type(self.pipe), settings, len(texts)),
         ).images  # fmt: skip
 
 
-def call_settings(settings: Generate, batch: int) -> dict[str, Any]:
-    """Settings as the pipeline's own keyword arguments; an empty negative prompt is not passed at all."""
-    negative = {"negative_prompt": [settings.negative_prompt] * batch} if settings.negative_prompt else {}
+TRUE_CFG = {"QwenImagePipeline"}  # guidance is `true_cfg_scale` there, and asks for a negative prompt, be it empty
+
+
+def call_settings(pipeline: type[Any], settings: Generate, batch: int) -> dict[str, Any]:
+    """Settings as the pipeline's own keyword arguments; an empty negative prompt is passed only where it must be."""
+    true_cfg = pipeline.__name__ in TRUE_CFG
+    wanted = bool(settings.negative_prompt) or (true_cfg and settings.guidance_scale > 1)
     return {
         "width": settings.width,
         "height": settings.height,
         "num_inference_steps": settings.steps,
-        "guidance_scale": settings.guidance_scale,
-        **negative,
+        "true_cfg_scale" if true_cfg else "guidance_scale": settings.guidance_scale,
+        **({"negative_prompt": [settings.negative_prompt] * batch} if wanted else {}),
     }
 
 
@@ -58,13 +63,14 @@ def load_artist(bench: Bench) -> Artist:
         pipe = _load_pipeline(contract.base.path, bench)
     with bench.clock.phase("load_lora"):
         if contract.lora is not None:
-            proof.bind(pipe, contract.lora_path)
+            proof.bind(pipe, contract.lora, contract.binding)
+    with bench.clock.phase("load_base"):  # the LoRA's layers move, are offloaded and compiled with those they change
+        _use_runtime(pipe, bench)
     with bench.clock.phase("warmup"):
         bench.status("warming")
         if contract.lora is not None:
             _prove(pipe, bench)
-    limits = {encoder.name: encoder.limit for encoder in contract.encoders}
-    pipe.encode_prompt = EncodeOnce(pipe, bench.clock, _expected_tokens(contract, limits))
+    pipe.encode_prompt = EncodeOnce(pipe, bench.clock, expected_tokens(contract))
     _time_decoder(pipe, bench.clock)
     return Artist(pipe)
 
@@ -78,6 +84,7 @@ def _load_pipeline(folder: Path, bench: Bench) -> Any:
     if request.runtime.num_threads:
         torch.set_num_threads(request.runtime.num_threads)
     pipeline_class = getattr(diffusers, name)  # the contract has seen that it exists
+    _check_settings(pipeline_class, request.generate)
     try:
         pipe = pipeline_class.from_pretrained(
             folder, torch_dtype=getattr(torch, request.runtime.dtype), use_safetensors=True, local_files_only=True
@@ -93,8 +100,19 @@ def _load_pipeline(folder: Path, bench: Bench) -> Any:
         bench.clock.sync = torch.cuda.synchronize
     bench.note("loaded", role="generator", threads=torch.get_num_threads(), cpu=torch.backends.cpu.get_cpu_capability())
     _use_scheduler(pipe, request.generate.scheduler)
-    _use_runtime(pipe, bench)
     return pipe
+
+
+def _check_settings(pipeline_class: Any, settings: Generate) -> None:
+    """Every setting is one that the pipeline takes; a stranger's name would end the run in its middle."""
+    taken = inspect.signature(pipeline_class.__call__).parameters
+    for name in call_settings(pipeline_class, settings, 1):
+        if name not in taken and not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            key = {"num_inference_steps": "steps"}.get(name, name)
+            what = f"{pipeline_class.__name__} does not take {name}"
+            raise Failed(
+                "load", Fault("setting_ignored", f"generate.{key}", what, "Choose another base_model.pipeline")
+            )
 
 
 def _use_scheduler(pipe: Any, name: str | None) -> None:
@@ -125,7 +143,7 @@ def _use_runtime(pipe: Any, bench: Bench) -> None:
         pipe.enable_group_offload(onload_device=torch.device(bench.device), offload_type="leaf_level")
     if runtime.channels_last:
         for component in (getattr(pipe, denoiser), pipe.vae):
-            component.to(memory_format=torch.channels_last)
+            _use_channels_last(component, torch.channels_last)
     if runtime.attention == "sliced":
         pipe.enable_attention_slicing()
     elif runtime.attention == "sdpa":
@@ -134,17 +152,21 @@ def _use_runtime(pipe: Any, bench: Bench) -> None:
         getattr(pipe, denoiser).compile()
 
 
+def _use_channels_last(component: Any, memory_format: Any) -> None:
+    """Raises Failed(load) for a component with convolutions over time, for which there is no such memory format."""
+    try:
+        component.to(memory_format=memory_format)
+    except RuntimeError as error:
+        what = f"does not go with {type(component).__name__}: {first_line(error)}"
+        raise Failed("load", Fault("unknown_option", "runtime.channels_last", what, "Set it to false")) from error
+
+
 def _prove(pipe: Any, bench: Bench) -> None:
     contract, request = bench.facts, bench.request
     texts = [prompt.text for prompt in contract.prompts if prompt.triggered] or [contract.prompts[0].text]
-    facts = proof.prove(pipe, contract.lora, request.lora, texts[0], call_settings(request.generate, 1))
+    settings = call_settings(type(pipe), request.generate, 1)
+    facts = proof.prove(pipe, contract.lora, contract.binding, request.lora, texts[0], settings)
     bench.note("proved", **facts)
-
-
-def _expected_tokens(contract: Any, limits: dict[str, int]) -> dict[tuple[str, str], int]:
-    """(tokenizer, text) -> tokens that its encoder must see, template included, after the cut at the limit."""
-    texts = {prompt.key: prompt.text for prompt in contract.prompts}
-    return {(c.encoder, texts[c.prompt]): min(c.templated, limits[c.encoder]) for c in contract.tokens}
 
 
 def _time_decoder(pipe: Any, clock: Clock) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner.contract.shown import shown
 from runner.errors import Fault, RunnerError
 
 if TYPE_CHECKING:
     from runner.journal import Run
 
 MAX_PLACES = 3
+MAX_CHARS = 4_000  # of one fault or one cell; names in it may come from a file
 WIDTH = 130  # columns of a table that goes to a file or a pipe
 
 
@@ -26,7 +28,7 @@ def print_faults(error: RunnerError) -> None:
     for (code, what, fix), places in groups.items():
         more = f" (and {len(places) - MAX_PLACES} more)" if len(places) > MAX_PLACES else ""
         where = ", ".join(dict.fromkeys(places[:MAX_PLACES])) + more
-        lines.append(f"- {Fault(code, where, what, fix)}")
+        lines.append(shown(f"- {Fault(code, where, what, fix)}", MAX_CHARS))
     print("\n".join(lines), file=sys.stderr)
 
 
@@ -36,11 +38,11 @@ def print_card(card: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]]) -> 
     parties = card["parties"]
     about = table("contract", "party", "is")
     for name, party in parties.items():
-        about.add_row(name, _plain(party))
+        about.add_row(name, shown(_plain(party), MAX_CHARS))
     about.add_row("digest", card["digest"][:16])
     found = table("what was compared", "question", "answer", "evidence")
     for finding in card["findings"]:
-        found.add_row(finding["question"], finding["answer"], finding["evidence"])
+        found.add_row(finding["question"], finding["answer"], shown(finding["evidence"], MAX_CHARS))
     console.print(about, found, _token_table(tokens), sep="\n")
 
 

@@ -39,14 +39,20 @@ def status(
 
 @app.command()
 def inspect(
-    thing: Annotated[str, typer.Argument(help="A run id, an image digest, a .safetensors file, or a model folder.")],
+    things: Annotated[
+        list[str], typer.Argument(help="A run id, an image digest, a model folder, or any number of weight files.")
+    ],
     outputs: Outputs = None,
     base: Annotated[Path | None, typer.Option(help="Model folder: does this LoRA fit it?")] = None,
     as_json: AsJson = False,
 ) -> None:
     """What a run, an image, a LoRA file or a model folder is, and the evidence for it."""
-    facts = inspecting.inspect(_root(outputs), thing, base)
-    _print(facts, as_json, show.facts)
+    facts = (
+        inspecting.inspect(_root(outputs), things[0], base)
+        if len(things) == 1
+        else inspecting.inspect_many(things, base)
+    )
+    _print(facts, as_json, show.files if "files" in facts else show.facts)
     if facts.get("unknown"):
         raise typer.Exit(Refused.exit_code)
 
@@ -104,4 +110,4 @@ def _root(outputs: Path | None) -> Path:
 
 
 def _print(value: Any, as_json: bool, for_people: Callable[[Any], str]) -> None:
-    print(json.dumps(value, ensure_ascii=False) if as_json else for_people(value))
+    print(json.dumps(value) if as_json else for_people(value))

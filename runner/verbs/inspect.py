@@ -3,32 +3,57 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from runner.contract import locate, rules
-from runner.contract.families import LoraFile, inspect_lora
-from runner.contract.folders import read_model_folder, weights_digest
-from runner.contract.headers import Broken
+from runner.contract import locate
+from runner.contract.folders import ModelFolder
 from runner.errors import Corrupt, Refused
 from runner.journal import Run, read_run
-from runner.store import Store, file_digest
+from runner.store import Store
+from runner.verbs import weights
 from runner.verbs.status import find_run, run_folders, status
+
+MANIFEST = "manifest.json"
 
 
 def inspect(outputs: Path, thing: str, base: Path | None) -> dict[str, Any]:
-    """Facts about a run, an image digest, a .safetensors file or a model folder."""
+    """Facts about a run, an image digest, a weight file, an adapter or model folder, or a folder of weight files."""
     place = locate(thing)
-    if place is not None and place.is_file():
-        return _file(place, base)
-    if place is not None and (place / "model_index.json").is_file():
-        return _folder(place)
+    if place is not None and (found := _on_disk(place, base)):
+        return found
     if re.fullmatch(r"[0-9a-f]{8,64}", thing) and (found := _image(outputs, thing)):
         return found
     try:
         return _run(outputs, find_run(outputs, thing))
     except Refused:
         return {"thing": thing, "unknown": True, "kind": "UNKNOWN", "reason": "no run, image, file or folder we know"}
+
+
+def inspect_many(things: Sequence[str], base: Path | None) -> dict[str, Any]:
+    """One row of facts for each of many files; `unknown` when one of them is broken or not there."""
+    model = weights.read_base(base)
+    files = [_one_of_many(thing, model) for thing in things]
+    return {"files": files, "unknown": any(facts.get("unknown") for facts in files)}
+
+
+def _one_of_many(thing: str, base: ModelFolder | str | None) -> dict[str, Any]:
+    place = locate(thing)
+    if place is not None and place.is_dir() and weights.is_model_folder(place):
+        return weights.folder_facts(place)
+    return weights.file_facts(place or Path(thing), base, hashed=False)
+
+
+def _on_disk(place: Path, base: Path | None) -> dict[str, Any] | None:
+    if not place.is_dir() or weights.is_adapter_folder(place) or place.suffix == ".safetensors":
+        return weights.file_facts(place, weights.read_base(base))
+    if (place / MANIFEST).is_file():
+        return None
+    if weights.is_model_folder(place):
+        return weights.folder_facts(place)
+    inside = weights.weights_in(place)
+    return inspect_many([str(path) for path in inside], base) if inside else None
 
 
 def _run(outputs: Path, folder: Path) -> dict[str, Any]:
@@ -77,59 +102,4 @@ def _provenance(run: Run, image: dict[str, Any], outputs: Path) -> dict[str, Any
         "environment": run.manifest["environment"],
         "contract": run.manifest["contract"]["digest"],
         "fallback": run.manifest["fallback"],
-    }
-
-
-def _file(path: Path, base: Path | None) -> dict[str, Any]:
-    try:
-        lora = inspect_lora(path)
-    except Broken as broken:
-        return {"kind": "broken", "path": str(path), "reason": str(broken), "unknown": True}
-    facts = {
-        "kind": lora.kind,
-        "path": str(path),
-        "sha256": file_digest(path),
-        "family": lora.family,
-        "format": lora.format,
-        "rank": lora.rank,
-        "alpha": lora.alpha,
-        "text_encoders": list(lora.text_encoders),
-        "trigger": lora.trigger,
-        "modules": len(lora.modules),
-        "tensors": lora.num_tensors,
-        "evidence": list(lora.evidence),
-        "metadata": dict(lora.metadata),
-    }
-    return facts if base is None else {**facts, **_compatibility(lora, base)}
-
-
-def _compatibility(lora: LoraFile, base: Path) -> dict[str, Any]:
-    place = locate(str(base))
-    try:
-        folder = read_model_folder(place or base)
-    except Broken as broken:
-        return {"compatible": "cannot_tell", "coverage": None, "conflicts": [], "reason": f"{base} {broken}"}
-    binding = rules.bind(lora, folder.shapes)
-    whole = bool(lora.modules) and len(binding.bound) == binding.num_modules
-    other = lora.family and folder.family and lora.family != folder.family
-    return {
-        "compatible": "no" if other or binding.conflicts or not binding.bound else "yes" if whole else "cannot_tell",
-        "coverage": f"{len(binding.bound)}/{binding.num_modules}",
-        "conflicts": list(binding.conflicts),
-    }
-
-
-def _folder(path: Path) -> dict[str, Any]:
-    try:
-        folder = read_model_folder(path)
-    except Broken as broken:
-        return {"kind": "broken", "path": str(path), "reason": str(broken), "unknown": True}
-    return {
-        "kind": "model_folder",
-        "path": str(path),
-        "pipeline": folder.pipeline,
-        "family": folder.family,
-        "components": list(folder.components),
-        "tensors": len(folder.shapes),
-        "sha256": weights_digest(path),
     }

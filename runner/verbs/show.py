@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from runner.contract.shown import shown
+
+MAX_CHARS = 4_000  # of a cell or a line; what comes from files is made safe for a terminal by `shown`
+MAX_EXAMPLES = 8  # of layers that do not fit
+MAX_ROWS = 300  # of metadata; kohya's trainer writes about a hundred
 LONG = ("manifest", "tokens", "images", "timings", "metadata", "environment")
 
 
@@ -22,11 +28,13 @@ def runs(value: Mapping[str, Any]) -> str:
         f"{r['run_id']}: {r['failure']['what']}. {r['failure']['fix']}" for r in value["runs"] if r.get("failure")
     ]
     problems = [f"{r['run_id']}: {r['problem']}" for r in value["runs"] if r.get("problem")]
-    return "\n".join([text, *failures, *problems])
+    return "\n".join([text, *(shown(line, MAX_CHARS) for line in (*failures, *problems))])
 
 
 def facts(value: Mapping[str, Any]) -> str:
     """Names and values; long parts by their size, the images of a run as a table."""
+    if "format" in value:
+        return _card(value)
     rows = [[name, _plain(entry)] for name, entry in value.items() if name not in LONG]
     text = _table(["what", "is"], rows)
     if isinstance(value.get("images"), list):
@@ -34,11 +42,63 @@ def facts(value: Mapping[str, Any]) -> str:
             [i["key"], i["status"], (i["digest"] or "")[:16], str(i["seed"]), i["prompt"]] for i in value["images"]
         ]
         text += "\n" + _table(["image", "status", "digest", "seed", "prompt"], images)
-    if value.get("metadata"):
-        text += "\n" + _table(
-            ["metadata", "says"], [[name, str(said)[:200]] for name, said in value["metadata"].items()]
-        )
     return text
+
+
+def _card(value: Mapping[str, Any]) -> str:
+    """A weight file: what it is, the evidence, what speaks against it, and whether it fits the base."""
+    if value["kind"] == "broken":
+        return f"{shown(value['path'])} {value['reason']}"
+    strength = "" if value["scaling"] is None else f" (applied at alpha/rank {value['scaling']:g})"
+    rank = _plain(value["rank"]) if value["rank"] or not value["ranks"] else _ranks(value["ranks"])
+    rows = [
+        ["kind", value["kind"]],
+        ["family", _family(value)],
+        ["of models", _plain(value["models"])],
+        ["naming", f"{value['format']}, {value['algorithm']}"],
+        ["rank", rank],
+        ["alpha", _plain(value["alpha"]) + strength],
+        ["text encoders", _plain(value["text_encoders"])],
+        ["trigger", _plain(value["trigger"])],
+        ["captions often say", _plain(value["trigger_hints"])],
+        ["layers", f"{value['modules']} adapted, by {value['tensors']} tensors"],
+        ["sha256", _plain(value["sha256"])],
+        *([f"evidence {number}", line] for number, line in enumerate(value["evidence"], 1)),
+    ]
+    if "compatible" in value:
+        rows += [["fits the base", f"{value['compatible'].replace('_', ' ')}: {value['reason']}"]]
+        rows += [["conflict", line] for line in value["conflicts"][:MAX_EXAMPLES]]
+        rows += [["without a place", line] for line in value["unbound"][:MAX_EXAMPLES]]
+    said = list(value.get("metadata", {}).items())
+    more = [[f"and {len(said) - MAX_ROWS} more", ""]] if len(said) > MAX_ROWS else []
+    meta = [[shown(name), shown(str(text))] for name, text in said[:MAX_ROWS]]
+    text = shown(value["path"], MAX_CHARS) + "\n" + _table(["what", "is"], [row for row in rows if row[1] != "none"])
+    return text + ("\n" + _table(["its metadata", "says"], meta + more) if meta else "")
+
+
+def _family(value: Mapping[str, Any]) -> str:
+    return str(value["family"] or f"cannot tell ({' or '.join(value['families']) or 'nothing we know'})")
+
+
+def _ranks(ranks: Mapping[str, int]) -> str:
+    return ", ".join(f"{rank} in {number} layers" for rank, number in ranks.items())
+
+
+def files(value: Mapping[str, Any]) -> str:
+    """Many weight files, a line each."""
+    rows = [_file_row(entry) for entry in value["files"]]
+    columns = ["file", "kind", "family", "naming", "rank", "notes", "fits", "layers"]
+    return _table(columns[: max(map(len, rows), default=6)], rows)
+
+
+def _file_row(value: Mapping[str, Any]) -> list[str]:
+    name = Path(value["path"]).name
+    if "format" not in value or value["kind"] == "broken":
+        return [name, value["kind"], str(value.get("family") or ""), "", "", str(value.get("reason", ""))]
+    fits = [value["compatible"].replace("_", " "), str(value["coverage"] or "")] if "compatible" in value else []
+    rank = str(value["rank"] or "/".join(value["ranks"]))
+    note = "; ".join(value["flags"]) or value["trigger"] or ""
+    return [name, value["kind"], _family(value), str(value["format"]), rank, note, *fits]
 
 
 def verification(value: Mapping[str, Any]) -> str:
@@ -52,8 +112,8 @@ def verification(value: Mapping[str, Any]) -> str:
 def _plain(entry: Any) -> str:
     if isinstance(entry, Mapping):
         return ", ".join(f"{name} {_plain(part)}" for name, part in entry.items())
-    if isinstance(entry, list):
-        return ", ".join(map(_plain, entry))
+    if isinstance(entry, list | tuple):
+        return ", ".join(map(_plain, entry)) or "none"
     return "none" if entry is None else str(entry)
 
 
@@ -66,12 +126,7 @@ def _table(columns: list[str], rows: list[list[str]]) -> str:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_printable(cell)) for cell in row))
+        table.add_row(*(Text(shown(cell, MAX_CHARS)) for cell in row))
     buffer = io.StringIO()
     Console(file=buffer, width=160, highlight=False).print(table)
     return buffer.getvalue().rstrip()
-
-
-def _printable(text: str) -> str:
-    """Text from files may carry control characters that would steer the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

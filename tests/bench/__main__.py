@@ -13,13 +13,15 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import demo, refusal, sampler
+from tests.bench import demo, inspect, prompts, refusal, sampler
 from tests.bench.timed import Row
 
 BENCHES: dict[str, Callable[[int], list[Row]]] = {
     "refusal": refusal.measure,
     "demo": demo.measure,
     "sampler": sampler.measure,
+    "prompts": prompts.measure,
+    "inspect": inspect.measure,
 }
 
 

@@ -100,7 +100,7 @@ def test_the_lora_names_its_trigger_its_family_and_the_shipped_base() -> None:
     file = inspect_lora(MODELS / "emblem" / "emblem.safetensors")
     assert (file.family, file.claimed_family, file.format) == ("shapes", "shapes", "diffusers")
     assert file.trigger == captions.TRIGGER
-    assert file.claimed_base_sha256 == weights_digest(MODELS / "shapes")
+    assert file.claims.base_sha256 == weights_digest(MODELS / "shapes")
     assert (file.rank, file.alpha) == (8, 8.0)
 
 

@@ -2,17 +2,21 @@
 
 The trigger token is always `<emblem>`, the LoRA's own; `another` is a prompt with `<other>` in its place. The LoRA
 files are written here: one for the shipped base, one for SDXL, one whose layers and card tell no family, or none.
+Then the same from the command line: overrides that would make another experiment of the one that was asked for.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests import fakes
+from runner.contract.folders import read_model_folder
+from tests import fakes, worlds
+from tests.contract import drawn
 
 PROMPTS = {"present": "a {trigger} on red", "absent": "a star on red", "another": "a <other> on red"}
 SDXL = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -102,7 +106,7 @@ def loras(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Mapping[str, An
     place = tmp_path_factory.mktemp("loras")
     same = fakes.write_lora(place / "same.safetensors", fakes.layers_of_shapes("attn2.to_k", "attn2.to_v"))
     other = fakes.write_lora(place / "other.safetensors", {SDXL: (2048, 640)})
-    unknown = fakes.write_lora(place / "unknown.safetensors", fakes.layers_of_shapes("attn1.to_q"))
+    unknown = fakes.write_lora(place / "unknown.safetensors", {"unet.my_own.layer": (64, 64)})
     return {
         "same": {"path": str(same)},
         "other": {"path": str(other), "family": "sdxl", "base": "sdxl"},
@@ -148,9 +152,17 @@ def test_a_refused_family_names_both_sides(loras: dict[str, Mapping[str, Any]], 
     )
 
 
-def test_a_reason_accepts_what_cannot_be_told(loras: dict[str, Mapping[str, Any]]) -> None:
+def test_a_reason_accepts_what_cannot_be_told_and_not_what_does_not_fit(
+    loras: dict[str, Mapping[str, Any]], tmp_path: Path
+) -> None:
+    reason = {"lora.accept_unknown": "trained by me on shapes"}
     card = {f"lora.{name}": value for name, value in loras["unknown"].items()}
-    assert not fakes.faults(fakes.request({**card, "lora.accept_unknown": "trained by me on shapes"}))
+    assert [fault.code for fault in fakes.faults(fakes.request({**card, **reason}))] == ["lora_inert"]
+    layers = drawn.prefixed("unet.", read_model_folder(worlds.SHAPES).layouts["unet"].expand())
+    more = drawn.write(tmp_path / "more.safetensors", {**drawn.lora(layers, rank=8), "bundle_emb.a": ("F16", (4, 96))})
+    asked = {"lora.path": str(more), "lora.alpha": None}
+    assert [fault.code for fault in fakes.faults(fakes.request(asked))] == ["cannot_tell"]
+    assert not fakes.faults(fakes.request({**asked, **reason}))
 
 
 def test_a_reason_does_not_accept_another_family(loras: dict[str, Mapping[str, Any]]) -> None:
@@ -159,22 +171,76 @@ def test_a_reason_does_not_accept_another_family(loras: dict[str, Mapping[str, A
     assert fault.code == "family_mismatch"
 
 
-@pytest.mark.parametrize(
-    ("words", "codes"),
-    [
-        (["lora=none"], {"lora_missing"}),
-        (["lora.path="], {"lora_missing"}),
-        (["lora.path=null"], {"lora_missing"}),
-        (["lora.id=null", "lora.path=null"], {"lora_missing"}),
-        (["trigger=none"], {"trigger_missing"}),
-        (["trigger.token=null"], {"trigger_missing"}),
-        (["mode=base"], {"lora_unexpected", "trigger_without_lora"}),
-        (["base_model=sdxl"], {"base_missing", "family_mismatch"}),
-        (["base_model.path=null"], {"base_missing"}),
-    ],
+# ---- from the command line: nothing of this makes another experiment of the one that was asked for
+
+DEMO, BASE = "+experiment=demo", "+experiment=demo_base"
+OVERRIDES: tuple[tuple[tuple[str, ...], set[str]], ...] = (
+    ((DEMO, "lora=none"), {"lora_missing"}),
+    ((DEMO, "lora.path="), {"lora_missing"}),
+    ((DEMO, "lora.path=null"), {"lora_missing"}),
+    ((DEMO, "lora.id=null", "lora.path=null"), {"lora_missing"}),
+    ((DEMO, "~lora"), {"missing_value"}),
+    ((DEMO, "lora="), {"unknown_option"}),
+    ((DEMO, "lora=null"), {"missing_value"}),
+    ((DEMO, "lora=sdxl_style"), {"lora_missing", "trigger_mismatch"}),
+    ((DEMO, "lora.family=sdxl"), {"family_mismatch"}),
+    ((DEMO, "trigger=none"), {"trigger_missing"}),
+    ((DEMO, "trigger.token=null"), {"trigger_missing"}),
+    ((DEMO, "trigger.token="), {"bad_name"}),
+    ((DEMO, "~trigger"), {"missing_value"}),
+    ((DEMO, "trigger=null"), {"missing_value"}),
+    ((DEMO, "mode=base"), {"lora_unexpected", "trigger_without_lora"}),
+    ((DEMO, "mode="), {"unknown_option"}),
+    ((DEMO, "mode=null"), {"unknown_option"}),
+    ((DEMO, "~mode"), {"missing_value"}),
+    ((DEMO, "mode=base", "lora=none"), {"trigger_without_lora"}),
+    ((DEMO, "mode=base", "trigger=none"), {"lora_unexpected", "trigger_without_lora"}),
+    ((DEMO, "mode=base", "lora=none", "trigger=none"), {"trigger_without_lora"}),
+    ((DEMO, "lora=none", "trigger=none"), {"lora_missing", "trigger_missing"}),
+    ((DEMO, "base_model=sdxl"), {"base_missing", "family_mismatch"}),
+    ((DEMO, "base_model=tiny_sdxl"), {"base_missing", "family_mismatch"}),
+    ((DEMO, "base_model=flux2_dev"), {"base_missing", "family_mismatch"}),
+    ((DEMO, "base_model.path="), {"base_missing"}),
+    ((DEMO, "base_model.path=null"), {"base_missing"}),
+    ((DEMO, "base_model.family=sdxl"), {"family_mismatch"}),
+    ((DEMO, "base_model.pipeline=FluxPipeline"), {"family_mismatch"}),
+    ((DEMO, "~base_model"), {"missing_value"}),
+    ((DEMO, "prompt=shapes"), {"trigger_missing"}),
+    ((DEMO, "prompt.items=null"), {"missing_value"}),
+    ((DEMO, "critic=none"), {"critic_missing"}),
+    ((DEMO, BASE), {"bad_config"}),
+    ((BASE, "lora=emblem"), {"lora_unexpected"}),
+    ((BASE, "trigger=emblem"), {"trigger_missing", "trigger_without_lora"}),
+    ((BASE, "prompt=emblem"), {"trigger_without_lora"}),
+    ((BASE, "mode=lora"), {"lora_missing"}),
+    ((BASE, "lora.scale=0.5"), {"setting_ignored"}),
+    ((), {"missing_value"}),
 )
-def test_an_empty_override_cannot_turn_one_experiment_into_another(words: list[str], codes: set[str]) -> None:
-    assert {fault.code for fault in fakes.faults(fakes.request({}, "demo", *words))} == codes
+PROGRAM = """
+import contextlib, io, json, sys
+from runner.__main__ import main
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main([*words, "output=json", "outputs=outputs"])
+    codes = [fault["code"] for fault in json.loads(out.getvalue().splitlines()[-1])["faults"]]
+    heavy = [name for name in ("torch", "diffusers", "transformers") if name in sys.modules]
+    print(json.dumps([code, codes, heavy, "Traceback" in err.getvalue()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What one process answers to all of them: exit code, codes of the faults, heavy libraries, tracebacks."""
+    place = tmp_path_factory.mktemp("overrides")
+    answer = fakes.python("-c", PROGRAM, json.dumps([words for words, _ in OVERRIDES]), cwd=place)
+    assert list(place.iterdir()) == []
+    return [json.loads(line) for line in answer.out.splitlines()]
+
+
+@pytest.mark.parametrize("number", range(len(OVERRIDES)), ids=[" ".join(words) or "nothing" for words, _ in OVERRIDES])
+def test_an_override_cannot_turn_one_experiment_into_another(answers: list[Any], number: int) -> None:
+    code, codes, heavy, traceback = answers[number]
+    assert (code, set(codes), heavy, traceback) == (2, OVERRIDES[number][1], [], False)
 
 
 def test_the_lora_of_the_demo_cannot_be_slipped_under_demo_base() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from runner import builtin, contract
-from runner.contract.families import LoraFile, Module
-from runner.contract.folders import weights_digest
-from runner.contract.rules import bind
+from runner.config.tree import Request
+from runner.contract.folders import read_model_folder, weights_digest
+from runner.errors import Refused
 from tests import fakes
+from tests.contract import drawn
 
 PACKAGE = builtin.package_dir()
 NO_CANNOT_TELL = {"lora.accept_unknown": "the base is not here"}
@@ -114,7 +115,7 @@ DIGESTS: Mapping[str, Callable[[], str]] = {
         ({"lora.alpha": 2}, "lora.alpha: is 2; the file has 8. Mend the card."),
         (
             {"lora.path": "nowhere.safetensors"},
-            "lora.path: nowhere.safetensors is not there. Set lora.path to the .safetensors file.",
+            "lora.path: nowhere.safetensors is not there. Set lora.path to the .safetensors file, or the PEFT folder.",
         ),
         (
             {"critic.path": "nowhere"},
@@ -202,7 +203,7 @@ def test_a_file_that_is_no_lora_is_inert(place: Path) -> None:
     table = {"vae.x": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}
     fakes.write_safetensors(place, table, b"1")
     assert fakes.said(fakes.request(lora(place))) == [
-        "lora.path: emblem has 1 tensors and no LoRA layer. Point lora.path at a LoRA."
+        "lora.path: emblem is unknown, not a LoRA: 1 tensors and no LoRA layer. Point lora.path at a LoRA."
     ]
 
 
@@ -211,8 +212,9 @@ def test_other_widths_are_a_conflict(place: Path) -> None:
     fakes.write_lora(place, layers)
     name, (num_in, num_out) = min(layers.items())
     assert fakes.said(fakes.request(lora(place))) == [
-        f"lora: emblem: {len(layers)} of {len(layers)} modules have other widths than shapes "
-        f"(first {name}: file {num_out}x{num_in}, base {num_out - 1}x{num_in}). Choose the base it was trained on."
+        f"lora: emblem: {len(layers)} of {len(layers)} modules have other widths than the base "
+        f"(first {name}: file {num_out}x{num_in}, base {num_out - 1}x{num_in}) [shapes]. "
+        "Choose the base it was trained on."
     ]
 
 
@@ -220,7 +222,7 @@ def test_layers_without_a_place_are_inert(place: Path) -> None:
     layers = fakes.layers_of_shapes("attn2.to_k")
     fakes.write_lora(place, {**layers, "unet.zzz.attn2.to_k": (96, 64)})
     assert fakes.said(fakes.request(lora(place))) == [
-        f"lora: emblem: 1 of {len(layers) + 1} modules have no place in shapes (first unet.zzz.attn2.to_k). "
+        f"lora: emblem: 1 of {len(layers) + 1} modules have no place in the base (first unet.zzz.attn2.to_k) [shapes]. "
         "Choose the base it was trained on, or convert the file's names."
     ]
 
@@ -239,10 +241,35 @@ def test_a_family_that_the_metadata_denies_is_a_mismatch(place: Path) -> None:
     ]
 
 
+def test_the_name_of_a_file_denies_nothing(place: Path) -> None:
+    fakes.write_lora(place, fakes.layers_of_shapes("attn2.to_k"), metadata={"ss_sd_model_name": "sdxl.safetensors"})
+    assert fakes.said(fakes.request(lora(place))) == []
+
+
+def test_a_part_that_the_metadata_promises_and_the_file_has_not_is_missed(place: Path) -> None:
+    trained = {"lora_adapter_metadata": '{"unet.r": 8, "text_encoder.r": 8}'}
+    fakes.write_lora(place, fakes.layers_of_shapes("attn2.to_k"), metadata=trained)
+    assert fakes.said(fakes.request(lora(place))) == [
+        "lora.path: emblem: its metadata says that text_encoder was trained, and the file has no tensor of it. "
+        "Get the whole file; without that part the concept may not show."
+    ]
+
+
+def test_ranks_that_differ_are_no_rank_for_a_card(place: Path) -> None:
+    shapes = read_model_folder(PACKAGE / "shapes").layouts["unet"].expand()
+    named = {f"unet.{name}": shape for name, shape in shapes.items() if name.endswith("attn2.to_k")}
+    first, *others = named
+    tensors = drawn.lora({first: named[first]}, rank=4) | drawn.lora({name: named[name] for name in others}, rank=8)
+    drawn.write(place, tensors, {"lora_adapter_metadata": '{"unet.lora_alpha": 8}'})
+    assert fakes.said(fakes.request(lora(place))) == [
+        "lora.rank: is 8; the file has ranks 4, 8. Set lora.rank=null on the card: it differs between modules."
+    ]
+
+
 def test_a_lora_trained_on_other_weights_is_a_mismatch(place: Path) -> None:
     fakes.write_lora(place, fakes.layers_of_shapes("attn2.to_k"), metadata={"runner.base_sha256": "a" * 64})
     agreed = contract.check(fakes.request())
-    found = contract.pin(agreed).base_sha256
+    found = str(contract.pin(agreed).base_sha256)
     assert fakes.said(fakes.request(lora(place))) == [
         f"lora: emblem was trained on base weights {'a' * 12}...; these are {found[:12]}.... "
         "Choose the base it was trained on."
@@ -281,6 +308,97 @@ def test_every_fault_of_a_request_is_said_at_once() -> None:
     asked = fakes.request({"lora.path": "a", "base_model.path": "b", "critic.path": "c", "hardware.index": 2})
     codes = [fault.code for fault in fakes.faults(asked)]
     assert codes == ["setting_ignored", "base_missing", "lora_missing", "critic_missing"]
+
+
+# ---- what a card and a reason can settle, on bases of which the configs are here
+
+FLUX, SCHNELL, CHROMA, SD35 = "FLUX.1-dev", "FLUX.1-schnell", "Chroma1-HD", "Stable Diffusion 3.5 medium"
+REASON = {"accept_unknown": "trained by me on it"}
+
+
+def on_base(
+    folder: Path, model: str, tensors: drawn.Tensors, claim: str, card: Mapping[str, Any], **config: Any
+) -> Request:
+    """A LoRA, its claim and its card, on the configs of a published model that config calls `mine`."""
+    base, family = drawn.write_base(folder / "base", model, **config), drawn.LAYOUTS[model].family
+    told = {"modelspec.architecture": claim} if claim else {}
+    said = {"family": None, "base": None, "rank": None, "alpha": None, **card}
+    return fakes.request({
+        "base_model.id": "mine", "base_model.path": str(base), "base_model.family": family,
+        "base_model.pipeline": drawn.PIPELINES[family], "until": "contract", "generate.guidance_scale": 0,
+        "lora.path": str(drawn.write(folder / "lora.safetensors", tensors, told)),
+        **{f"lora.{name}": value for name, value in said.items()},
+    })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "of", "pattern", "claim", "card", "codes"),
+    [
+        (FLUX, FLUX, "attn", "", {}, ["cannot_tell"]),
+        (FLUX, FLUX, "attn", "", {"family": "flux1"}, []),
+        (FLUX, FLUX, "attn", "", {"family": "chroma"}, ["family_mismatch"]),
+        (FLUX, FLUX, "attn", "", {"family": "sdxl"}, ["family_mismatch"]),
+        (FLUX, FLUX, "attn", "", REASON, []),
+        (FLUX, FLUX, "attn", "chroma", REASON, ["family_mismatch"]),
+        (FLUX, FLUX, "attn", "flux-1-dev", {}, []),
+        (FLUX, FLUX, "attn", "flux-1-schnell", {}, ["cannot_tell"]),
+        (FLUX, FLUX, "attn", "flux-1-schnell", {"base": "mine"}, ["cannot_tell"]),
+        (FLUX, FLUX, "attn", "flux-1-schnell", REASON, []),
+        (SCHNELL, FLUX, "attn", "", {"family": "flux1"}, ["cannot_tell"]),
+        (SCHNELL, FLUX, "attn", "", {"family": "flux1", "base": "mine"}, []),
+        (SCHNELL, FLUX, "attn", "", {"family": "flux1", **REASON}, []),
+        (SCHNELL, FLUX, "", "", {"family": "flux1", "base": "mine", **REASON}, ["lora_inert"]),
+        (CHROMA, FLUX, "", "", {"base": "mine", **REASON}, ["family_mismatch"]),
+        (SD35, "Stable Diffusion 3 medium", "attn", "", {}, ["cannot_tell"]),
+        (SD35, "Stable Diffusion 3 medium", "attn", "", {"base": "mine"}, []),
+        (SD35, "Stable Diffusion 3 medium", "", "", {"base": "mine", **REASON}, ["shape_conflict"]),
+    ],
+)
+def test_a_card_settles_what_the_tensors_leave_open_and_a_reason_excuses_no_more(
+    tmp_path: Path, model: str, of: str, pattern: str, claim: str, card: Mapping[str, Any], codes: list[str]
+) -> None:
+    asked = on_base(tmp_path, model, drawn.NAMINGS["diffusers"](of, pattern), claim, card)
+    assert refused(asked) == codes
+
+
+def refused(asked: Request) -> list[str]:
+    """The codes of a contract whose weights are not here to be pinned."""
+    try:
+        contract.check(asked)
+    except Refused as refusal:
+        return [fault.code for fault in refusal.faults]
+    return []
+
+
+WHOLE = drawn.NAMINGS["diffusers"](FLUX, "attn")
+TO_Q = "transformer.transformer_blocks.0.attn.to_q"
+
+
+@pytest.mark.parametrize(
+    ("tensors", "config", "codes"),
+    [
+        (WHOLE, {"num_layers": 3}, []),
+        ({**WHOLE, "bundle_emb.a": ("F16", (4, 768))}, {}, []),
+        ({**WHOLE, f"{TO_Q}.lora_B.bias": ("F16", (3072,))}, {}, ["lora_unloadable"]),
+        ({**WHOLE, f"{TO_Q}.lora_B.weight": ("F16", (3072, 5))}, {}, ["lora_inert"]),
+        ({**WHOLE, f"{TO_Q}.lora_B.weight": ("F16", (3073, 4))}, {}, ["shape_conflict"]),
+        ({f"{n}.weight": ("F16", s) for n, s in drawn.layers(FLUX).items()}, {}, ["lora_inert"]),
+    ],
+    ids=["no layers known", "left over", "unloadable", "damaged", "widths", "checkpoint"],
+)
+def test_a_reason_excuses_only_what_nothing_can_tell(
+    tmp_path: Path, tensors: drawn.Tensors, config: Mapping[str, Any], codes: list[str]
+) -> None:
+    for number, card in enumerate(({"family": "flux1", **REASON}, {"family": "flux1"})):
+        (tmp_path / str(number)).mkdir()
+        asked = on_base(tmp_path / str(number), FLUX, tensors, "", card, **config)
+        assert refused(asked) == (codes or ([] if "accept_unknown" in card else ["cannot_tell"]))
+
+
+def test_both_sides_of_an_undecided_family_are_named(tmp_path: Path) -> None:
+    asked = on_base(tmp_path, FLUX, WHOLE, "", {"family": "sdxl"})
+    with pytest.raises(Refused, match=r"card sdxl, 532/532 tensors chroma or flux1\. Mend the card, or use the file"):
+        contract.check(asked)
 
 
 # ---- the critic's profile and folder
@@ -371,29 +489,7 @@ def test_a_config_beside_the_weights_is_pinned(tmp_path: Path, party: str, file:
     assert {key for key in before if before[key] != after[key]} == {pin}
 
 
-# ---- binding, and what the card shows
-
-
-def lora_file(modules: Mapping[str, Module]) -> LoraFile:
-    return LoraFile("lora", None, "diffusers", modules, 2 * len(modules), 4, None, (), None, None, None, ())
-
-
-def test_binding_is_by_name_and_widths() -> None:
-    modules = {"unet.a": Module(3, 5, 4), "unet.b": Module(3, 5, 4), "unet.c": Module(3, 5, 4)}
-    binding = bind(lora_file(modules), {"unet.a.weight": (5, 3), "unet.b.weight": (5, 4)})
-    assert (binding.bound, binding.unbound) == (("unet.a",), ("unet.c",))
-    assert binding.conflicts == ("unet.b: file 5x3, base 5x4",)
-
-
-def test_a_convolution_binds_by_its_channels() -> None:
-    binding = bind(lora_file({"unet.conv": Module(3, 5, 4)}), {"unet.conv.weight": (5, 3, 3, 3)})
-    assert binding.bound == ("unet.conv",)
-
-
-def test_an_older_name_of_a_text_encoder_layer_binds() -> None:
-    modules = {"text_encoder.text_model.encoder.q": Module(8, 8, 4)}
-    assert bind(lora_file(modules), {"text_encoder.encoder.q.weight": (8, 8)}).num_modules == 1
-    assert bind(lora_file(modules), {"text_encoder.encoder.q.weight": (8, 8)}).unbound == ()
+# ---- what the card shows
 
 
 def test_the_contract_card_answers_every_question_of_the_demo() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
+import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from runner import contract
+from runner.contract import wording
+from runner.prompt import plain_prompt
 from tests import fakes
 
 FIXED = {"prompt.sections": ["subject"], "prompt.required": ["subject"]}
@@ -171,6 +176,36 @@ def test_a_cut_may_not_take_the_trigger() -> None:
         f"prompt.items (p): loses its trigger in tokenizer: it stands behind token {limit}. "
         "Move {trigger} to the front."
     ]
+
+
+def test_a_control_token_in_a_prompt_is_refused() -> None:
+    assert said("a red <|endoftext|> star", {"prompt.budget.max": 500}, "demo_base")[-1] == (
+        "prompt.items (p): has '<|endoftext|>', which tokenizer reads as a control token. Take it out."
+    )
+
+
+def test_a_template_that_would_be_cut_at_its_end_is_refused_though_no_word_is_lost() -> None:
+    asked = fakes.request({}, "demo_base")
+    count = replace(contract.check(asked).tokens[0], templated=90, kept=(0, 8), lost="")
+    (fault,) = wording.check_tokens(asked, [count])
+    assert (fault.code, fault.what) == (
+        "prompt_overflow",
+        "has 90 tokens for tokenizer, the limit is 77; lost would be the end of its chat template",
+    )
+
+
+def test_the_word_that_is_nearest_to_the_trigger_is_the_one_that_difflib_finds() -> None:
+    chosen = random.Random(0)
+    asked = fakes.request({"trigger.mode": "forbidden"})
+    num_found = 0
+    for _ in range(100):
+        words = ["".join(letter for letter in "<embleMs>" if chosen.random() < 0.7) + "," for _ in range(20)]
+        words = [word for word in words if not word.startswith("<")]
+        near = difflib.get_close_matches("<emblem>", [word.lower().strip(",") for word in words], n=1, cutoff=0.8)
+        faults = wording.check_prompts(asked, [plain_prompt("p", " ".join(words))])
+        assert [fault.what.split("'")[1].lower() for fault in faults] == near
+        num_found += len(near)
+    assert 20 < num_found < 100
 
 
 def test_a_prompt_over_its_budget_is_refused() -> None:

@@ -1,0 +1,163 @@
+"""The published models whose layers stand in the table: family, class and config, as their repositories say.
+
+A config is written down where it differs from the class's defaults; in most cases the defaults are the model.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SDXL: dict[str, Any] = {
+    "cross_attention_dim": 2048, "block_out_channels": [320, 640, 1280], "attention_head_dim": [5, 10, 20],
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "transformer_layers_per_block": [1, 2, 10], "use_linear_projection": True, "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+}  # fmt: skip
+
+
+def _llm(hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, **more: int) -> dict[str, Any]:
+    return {
+        "hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, **more,
+    }  # fmt: skip
+
+
+# family, model, class, config, table of original names (see `originals`)
+DENOISERS: tuple[tuple[str, str, str, dict[str, Any], str], ...] = (
+    ("sd1", "Stable Diffusion 1.5", "UNet2DConditionModel", {"cross_attention_dim": 768}, "ldm"),
+    ("sd1", "Stable Diffusion 1.5 inpainting", "UNet2DConditionModel",
+     {"cross_attention_dim": 768, "in_channels": 9}, "ldm"),
+    ("sd1", "InstructPix2Pix", "UNet2DConditionModel", {"cross_attention_dim": 768, "in_channels": 8}, "ldm"),
+    ("sd2", "Stable Diffusion 2.1", "UNet2DConditionModel",
+     {"cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20], "use_linear_projection": True}, "ldm"),
+    ("sdxl", "SDXL 1.0", "UNet2DConditionModel",
+     {**SDXL, "projection_class_embeddings_input_dim": 2816}, "ldm"),
+    ("sdxl", "SDXL 1.0 inpainting", "UNet2DConditionModel",
+     {**SDXL, "projection_class_embeddings_input_dim": 2816, "in_channels": 9}, "ldm"),
+    ("sdxl", "SDXL 1.0 refiner", "UNet2DConditionModel",
+     {"cross_attention_dim": 1280, "block_out_channels": [384, 768, 1536, 1536], "attention_head_dim": [6, 12, 24, 24],
+      "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+      "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+      "transformer_layers_per_block": 4, "use_linear_projection": True, "addition_embed_type": "text_time",
+      "addition_time_embed_dim": 256, "projection_class_embeddings_input_dim": 2560}, "ldm"),
+    ("shapes", "shapes", "UNet2DConditionModel", {}, "none"),  # widths are taken from the shipped folder
+    ("sd3", "Stable Diffusion 3 medium", "SD3Transformer2DModel",
+     {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 192}, "sd3"),
+    ("sd3", "Stable Diffusion 3.5 medium", "SD3Transformer2DModel",
+     {"num_layers": 24, "num_attention_heads": 24, "caption_projection_dim": 1536, "pos_embed_max_size": 384,
+      "dual_attention_layers": list(range(13)), "qk_norm": "rms_norm"}, "sd3"),
+    ("sd3", "Stable Diffusion 3.5 large", "SD3Transformer2DModel",
+     {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "pos_embed_max_size": 192,
+      "qk_norm": "rms_norm"}, "sd3"),
+    ("flux1", "FLUX.1-dev", "FluxTransformer2DModel", {"guidance_embeds": True}, "flux1"),
+    ("flux1", "FLUX.1-schnell", "FluxTransformer2DModel", {"guidance_embeds": False}, "flux1"),
+    ("flux1", "FLUX.1-Fill-dev", "FluxTransformer2DModel",
+     {"guidance_embeds": True, "in_channels": 384, "out_channels": 64}, "flux1"),
+    ("flux1", "FLUX.1-Canny-dev", "FluxTransformer2DModel",
+     {"guidance_embeds": True, "in_channels": 128, "out_channels": 64}, "flux1"),
+    ("flux1", "FLUX.1-lite-8B", "FluxTransformer2DModel", {"guidance_embeds": True, "num_layers": 8}, "flux1"),
+    ("chroma", "Chroma1-HD", "ChromaTransformer2DModel", {}, "chroma"),
+    ("flux2", "FLUX.2-dev", "Flux2Transformer2DModel", {}, "flux2"),
+    ("flux2", "FLUX.2-klein-4B", "Flux2Transformer2DModel",
+     {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24, "joint_attention_dim": 7680,
+      "guidance_embeds": False}, "flux2"),
+    ("flux2", "FLUX.2-klein-9B", "Flux2Transformer2DModel",
+     {"num_layers": 8, "num_single_layers": 24, "num_attention_heads": 32, "joint_attention_dim": 12288,
+      "guidance_embeds": False}, "flux2"),
+    ("qwen-image", "Qwen-Image", "QwenImageTransformer2DModel", {}, "none"),
+    ("z-image", "Z-Image", "ZImageTransformer2DModel", {}, "z-image"),
+    ("wan", "Wan2.1-T2V-14B", "WanTransformer3DModel", {}, "wan"),
+    ("wan", "Wan2.1-I2V-14B", "WanTransformer3DModel",
+     {"in_channels": 36, "image_dim": 1280, "added_kv_proj_dim": 5120}, "wan"),
+    ("wan", "Wan2.2-I2V-A14B", "WanTransformer3DModel", {"in_channels": 36}, "wan"),
+    ("wan", "Wan2.1-T2V-1.3B", "WanTransformer3DModel",
+     {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30}, "wan"),
+    ("wan", "Wan2.2-TI2V-5B", "WanTransformer3DModel",
+     {"num_attention_heads": 24, "ffn_dim": 14336, "num_layers": 30, "in_channels": 48, "out_channels": 48}, "wan"),
+    ("wan", "Wan2.1-VACE-14B", "WanVACETransformer3DModel", {}, "wan"),
+    ("wan", "Wan2.1-VACE-1.3B", "WanVACETransformer3DModel",
+     {"num_attention_heads": 12, "ffn_dim": 8960, "num_layers": 30, "vace_layers": list(range(0, 30, 2))}, "wan"),
+    ("anima", "Anima", "CosmosTransformer3DModel",
+     {"num_attention_heads": 16, "num_layers": 28, "extra_pos_embed_type": None}, "anima"),
+    ("lumina2", "Lumina-Image-2.0", "Lumina2Transformer2DModel", {"cap_feat_dim": 2304}, "lumina2"),
+    ("hunyuanvideo", "HunyuanVideo", "HunyuanVideoTransformer3DModel", {}, "hunyuanvideo"),
+    ("hunyuanvideo", "HunyuanVideo-I2V", "HunyuanVideoTransformer3DModel",
+     {"in_channels": 33, "image_condition_type": "latent_concat"}, "hunyuanvideo"),
+    ("hunyuanvideo", "FramePack", "HunyuanVideoFramepackTransformer3DModel",
+     {"has_image_proj": True, "has_clean_x_embedder": True}, "hunyuanvideo"),
+    ("auraflow", "AuraFlow v0.3", "AuraFlowTransformer2DModel", {"pos_embed_max_size": 9216}, "auraflow"),
+    ("other", "Kolors", "UNet2DConditionModel",
+     {**SDXL, "projection_class_embeddings_input_dim": 5632, "encoder_hid_dim": 4096,
+      "encoder_hid_dim_type": "text_proj"}, "ldm"),
+    ("other", "LongCat-Image", "LongCatImageTransformer2DModel", {"num_layers": 10, "num_single_layers": 20}, "none"),
+    ("other", "CogView4-6B", "CogView4Transformer2DModel",
+     {"num_layers": 28, "attention_head_dim": 128, "num_attention_heads": 32}, "none"),
+    ("other", "HunyuanDiT v1.2", "HunyuanDiT2DModel",
+     {"num_layers": 40, "hidden_size": 1408, "attention_head_dim": 88, "in_channels": 4, "patch_size": 2,
+      "sample_size": 128, "mlp_ratio": 4.3637, "activation_fn": "gelu-approximate"}, "none"),
+    ("other", "HiDream-I1", "HiDreamImageTransformer2DModel",
+     {"patch_size": 2, "caption_channels": [4096, 4096], "llama_layers": list(range(48))}, "none"),
+    ("other", "OmniGen", "OmniGenTransformer2DModel",
+     {"rope_scaling": {"short_factor": [1.0], "long_factor": [1.0]}}, "none"),
+    ("other", "Cosmos-1.0-7B", "CosmosTransformer3DModel", {}, "none"),
+    ("other", "Cosmos-Predict2-14B", "CosmosTransformer3DModel",
+     {"num_attention_heads": 40, "num_layers": 36, "extra_pos_embed_type": None}, "anima"),
+    ("other", "PixArt-alpha", "PixArtTransformer2DModel", {"caption_channels": 4096}, "none"),
+    ("other", "CogVideoX-2B", "CogVideoXTransformer3DModel", {}, "none"),
+    ("other", "CogVideoX-5B", "CogVideoXTransformer3DModel", {"num_attention_heads": 48, "num_layers": 42}, "none"),
+)  # fmt: skip
+TWINS = {
+    "Kolors",
+    "LongCat-Image",
+    "BriaTransformer2D",
+    "BriaFiboTransformer2D",
+    "MotifVideoTransformer3D",
+}  # layer for layer a far more common model, but for a few: named only where those few are adapted
+# every other transformer that diffusers exports, as `other`, with its class's defaults (the published model of most);
+# not these: they are Wan again, layer for layer
+WAN_AGAIN = {
+    "AnyFlowTransformer3DModel", "AnyFlowFARTransformer3DModel", "ChronoEditTransformer3DModel",
+    "HeliosTransformer3DModel",
+    "SkyReelsV2Transformer3DModel", "WanAnimateTransformer3DModel", "WanAnimate2Transformer3DModel",
+}  # fmt: skip
+
+TEXT_ENCODERS: tuple[tuple[str, str, str, dict[str, Any], dict[str, str]], ...] = (
+    ("CLIP ViT-L", "CLIPTextModel", "CLIPTextConfig",
+     {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12},
+     {"sd1": "text_encoder", "sdxl": "text_encoder", "sd3": "text_encoder", "flux1": "text_encoder",
+      "hunyuanvideo": "text_encoder_2"}),
+    ("OpenCLIP ViT-H", "CLIPTextModel", "CLIPTextConfig",
+     {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23, "num_attention_heads": 16},
+     {"sd2": "text_encoder"}),
+    ("OpenCLIP ViT-bigG", "CLIPTextModelWithProjection", "CLIPTextConfig",
+     {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 20,
+      "projection_dim": 1280},
+     {"sdxl": "text_encoder_2", "sd3": "text_encoder_2"}),
+    ("T5 v1.1 XXL", "T5EncoderModel", "T5Config",
+     {"d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "feed_forward_proj": "gated-gelu"},
+     {"sd3": "text_encoder_3", "flux1": "text_encoder_2", "chroma": "text_encoder"}),
+    ("UMT5 XXL", "UMT5EncoderModel", "UMT5Config",
+     {"d_model": 4096, "d_ff": 10240, "num_layers": 24, "num_heads": 64, "feed_forward_proj": "gated-gelu"},
+     {"wan": "text_encoder"}),
+    ("Pile-T5 XL", "UMT5EncoderModel", "UMT5Config",
+     {"d_model": 2048, "d_ff": 5120, "num_layers": 24, "num_heads": 32, "feed_forward_proj": "gated-gelu"},
+     {"auraflow": "text_encoder"}),
+    ("Qwen2.5-VL 7B", "Qwen2Model", "Qwen2Config",
+     _llm(3584, 18944, 28, 28, 4, vocab_size=152064), {"qwen-image": "text_encoder"}),
+    ("Qwen3 4B", "Qwen3Model", "Qwen3Config",
+     _llm(2560, 9728, 36, 32, 8),
+     {"z-image": "text_encoder", "flux2": "text_encoder"}),
+    ("Qwen3 8B", "Qwen3Model", "Qwen3Config",
+     _llm(4096, 12288, 36, 32, 8),
+     {"flux2": "text_encoder"}),
+    ("Qwen3 0.6B", "Qwen3Model", "Qwen3Config",
+     _llm(1024, 3072, 28, 16, 8),
+     {"anima": "text_encoder"}),
+    ("Mistral Small 24B", "MistralModel", "MistralConfig",
+     _llm(5120, 32768, 40, 32, 8, head_dim=128, vocab_size=131072), {"flux2": "text_encoder"}),
+    ("Gemma 2 2B", "Gemma2Model", "Gemma2Config",
+     _llm(2304, 9216, 26, 8, 4, head_dim=256, vocab_size=256000), {"lumina2": "text_encoder"}),
+    ("Llama 3 8B", "LlamaModel", "LlamaConfig",
+     _llm(4096, 14336, 32, 32, 8, vocab_size=128320), {"hunyuanvideo": "text_encoder"}),
+)  # fmt: skip
