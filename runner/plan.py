@@ -101,7 +101,7 @@ def _generate_settings(request: Request, pins: Mapping[str, Any], device: str) -
     return {
         "mode": request.mode,
         "base": [request.base_model.id, request.base_model.pipeline, pins["base_files"]],
-        "lora": [request.lora.id, pins["lora_sha256"], request.lora.scale] if pins["lora_sha256"] else None,
+        "lora": _lora_settings(request, pins) if pins["lora_sha256"] else None,
         "trigger": request.trigger.token,
         "tokenizers": pins["tokenizers"],
         "generate": generate,
@@ -109,6 +109,12 @@ def _generate_settings(request: Request, pins: Mapping[str, Any], device: str) -
         "runtime": request.runtime.model_dump(mode="json"),
         "device": device,
     }
+
+
+def _lora_settings(request: Request, pins: Mapping[str, Any]) -> list[Any]:
+    """The file, its strength, and the config beside it where there is one: its alpha changes every picture."""
+    config = [pins["lora_config"]] if pins.get("lora_config") else []
+    return [request.lora.id, pins["lora_sha256"], request.lora.scale, *config]
 
 
 def _step(kind: str, settings: str, images: tuple[ImagePlan, ...]) -> Step:

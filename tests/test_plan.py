@@ -143,7 +143,7 @@ def test_steps_and_plan_have_the_digests_of_their_canonical_text() -> None:
     assert of.identity == sha256(f'[["{steps[0]}",["image/p.000"]],["{steps[1]}",["verdict/p.000"]]]')
 
 
-@pytest.mark.parametrize("pin", ["base_files", "lora_sha256", "tokenizers"])
+@pytest.mark.parametrize("pin", ["base_files", "lora_sha256", "lora_config", "tokenizers"])
 def test_other_weights_are_other_steps(pin: str) -> None:
     after = plan(pins={**PINS, pin: {"tokenizer": "0"} if pin == "tokenizers" else "0" * 64})
     assert not {step.digest for step in plan().steps} & {step.digest for step in after.steps}

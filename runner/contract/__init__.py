@@ -142,9 +142,7 @@ def card(contract: Contract, pins: Pins) -> dict[str, Any]:
     parties = {
         "mode": request.mode,
         "base_model": {"id": request.base_model.id, "family": request.base_model.family, "sha256": pins.base_sha256},
-        "lora": {"id": request.lora.id, "sha256": pins.lora_sha256, "scale": request.lora.scale}
-        if contract.lora
-        else None,
+        "lora": _lora_party(contract, pins) if contract.lora else None,
         "trigger": {"token": request.trigger.token, "mode": request.trigger.mode},
         "prompt": {"set": request.prompt.set, "sha256": store.digest_of([p.text for p in contract.prompts])},
         "critic": {"profile": request.critic.profile, "version": request.critic.version, "sha256": pins.profile},
@@ -155,6 +153,12 @@ def card(contract: Contract, pins: Pins) -> dict[str, Any]:
         "findings": [finding.as_dict() for finding in contract.findings],
         "accept_unknown": request.lora.accept_unknown,
     }
+
+
+def _lora_party(contract: Contract, pins: Pins) -> dict[str, Any]:
+    lora = contract.request.lora
+    config = {"config": pins.lora_config} if pins.lora_config else {}
+    return {"id": lora.id, "sha256": pins.lora_sha256, "scale": lora.scale, **config}
 
 
 def _fit(request: Request, lora: LoraFile | None, base: ModelFolder | None) -> Fit | None:

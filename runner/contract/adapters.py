@@ -1,7 +1,7 @@
 """What a file adapts: its tensors paired into modules, whatever their naming.
 
 Two halves of a LoRA, four factors of a LoHa, two to four of a LoKr, or a whole difference make one module with a
-name, widths, a rank and an alpha. What it does not know: which model the module belongs to; that is `families`.
+name, widths, a rank and an alpha. What it does not know: which model the module belongs to; that is `identity`.
 Sources: peft (LoraModel), kohya-ss/sd-scripts (networks/lora.py), KohakuBlueleaf/LyCORIS (lycoris/modules),
 diffusers (loaders/lora_conversion_utils.py), XLabs-AI/x-flux.
 """
@@ -173,14 +173,18 @@ def _lora(roles: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]], style
     if len(down) < 2 or len(up) < 2:
         return Module("lora", None, None, (), None, roles, style, "has halves that are no matrices")
     kernel = shapes["mid"][2:] if "mid" in shapes else down[2:]
-    if (scale := shapes.get("magnitude")) and scale[0] != up[
-        0
-    ]:  # of inputs, not of outputs: LyCORIS without wd_on_output
-        roles = {**roles, "extra": roles["magnitude"]}
     fault = "" if up[1] == down[0] else f"has a down half of rank {down[0]} and an up half of rank {up[1]}"
+    if not fault and "magnitude" in roles and not _norms_fit(shapes["magnitude"], down[1], up[0]):
+        fault = "has norms (DoRA) of other widths"
     if len(up) > 2 and up[2:] != (1,) * len(up[2:]) and down[2:] == (1,) * len(down[2:]):
         kernel = up[2:]
     return Module("lora", down[1], up[0], kernel, down[0], roles, style, fault)
+
+
+def _norms_fit(shape: tuple[int, ...], num_in: int, num_out: int) -> bool:
+    """DoRA's norms: one for each output, or (LyCORIS without `wd_on_output`) one for each input."""
+    of_outputs = shape[:1] == (num_out,) and prod(shape) == num_out
+    return of_outputs or (shape[:2] == (1, num_in) and prod(shape) == num_in)
 
 
 def _loha(roles: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> Module:
@@ -215,8 +219,3 @@ def _kronecker(shapes: Mapping[str, tuple[int, ...]], name: str) -> tuple[int, i
     if t and name == "w2":
         return a[1], b[1], a[0], t[2:]
     return a[0], b[1], a[1], b[2:]
-
-
-def joined_kernel(module: Module, num_in: int, kernel: tuple[int, ...]) -> bool:
-    """Whether a module's input width holds a convolution's kernel as well, as LoHa and LoKr flatten it."""
-    return module.num_in == num_in * prod(kernel) and not module.kernel

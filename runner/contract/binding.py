@@ -14,8 +14,8 @@ from runner.contract.adapters import Module
 from runner.contract.families import LoraFile
 from runner.contract.folders import ModelFolder
 from runner.contract.identity import component, fits
-from runner.contract.layers import Layout, Place, find_places
-from runner.contract.naming import TEXT, Located
+from runner.contract.layers import Layout, Place, find_places, table
+from runner.contract.naming import SECOND, TEXT, Located
 
 YES, NO, CANNOT_TELL = "yes", "no", "cannot_tell"
 LOADED = ("lora", "loha", "lokr", "diff")  # algorithms that our loader turns into PEFT layers
@@ -87,6 +87,8 @@ def bind(lora: LoraFile, base: ModelFolder) -> Binding:
             taken.update(dict.fromkeys(free[0].layers, located.owner))
             if reason := _unloadable(located.module):
                 unloadable.append(f"{located.owner}: {reason}")
+        elif _changes_no_matrix(located.module):
+            unloadable.append(f"{located.owner}: it changes a norm or a bias, which our loader does not apply")
         elif places:
             conflicts.append(_conflict(located, places[0], fitting, taken))
         else:
@@ -94,10 +96,15 @@ def bind(lora: LoraFile, base: ModelFolder) -> Binding:
     return Binding(bound, tuple(unbound), tuple(conflicts), tuple(unloadable), tuple(sorted(unknown)))
 
 
+def _changes_no_matrix(module: Module) -> bool:
+    return module.algorithm == "diff" and module.num_in is None and module.num_out is None and not module.fault
+
+
 def _layouts_for(located: Located, family: str | None, base: ModelFolder) -> Iterator[tuple[str, Layout]]:
     """The parts of the base in which a module may have its place, likeliest first."""
-    if located.part != TEXT and base.denoiser in base.layouts:
-        yield base.denoiser, base.layouts[base.denoiser]
+    denoiser = SECOND if located.number == SECOND else base.denoiser
+    if located.part != TEXT and denoiser in base.components and base.denoiser in base.layouts:
+        yield denoiser, base.layouts[base.denoiser]  # the second expert of Wan 2.2 has the layers of the first
     if located.part in ("", TEXT):
         named = component(located, family)
         texts = [name for name in base.layouts if name.startswith("text_encoder")]
@@ -170,6 +177,9 @@ def _objections(
         )
     if binding.unbound:
         yield NO, "lora_inert", _of("modules have no place in the base", binding.unbound, binding)
+    if lost := lora.claims.components - _parts(binding):
+        said = f"says in its metadata that {', '.join(sorted(lost))} was trained, and has no tensor of it"
+        yield NO, "lora_inert", f"{said}: the file is not whole"
     if binding.unloadable:
         yield (
             CANNOT_TELL,
@@ -205,9 +215,11 @@ def _doubts(lora: LoraFile, base: ModelFolder, family: str | None, model: str | 
         yield CANNOT_TELL, "cannot_tell", f"binds to {base.model}, and {source} {tail}"
 
 
-def _models_of(base: ModelFolder) -> set[str]:
-    from runner.contract.layers import table
+def _parts(binding: Binding) -> set[str]:
+    return {layer.partition(".")[0] for bound in binding.bound.values() for layer in bound.layers}
 
+
+def _models_of(base: ModelFolder) -> set[str]:
     return {layout.model for layout in table().layouts if layout.family == base.family}
 
 

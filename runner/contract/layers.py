@@ -74,7 +74,7 @@ COUNTS: Mapping[
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one object a model: compared by identity
 class Layout:
     """The layers of one published model's denoiser or text encoder."""
 
@@ -170,7 +170,7 @@ def published(name: Name) -> tuple[Widths, ...]:
     """Every place of that name in the published models."""
     found = []
     for layout in table().knowing.get(name.key, ()):
-        found += [Widths(layout, p.num_out, p.num_in, p.kernel) for p in find_places(layout, name)]
+        found += [Widths(layout, p.num_out, p.num_in, p.kernel) for p in _places(layout, name)]
     return tuple(found)
 
 

