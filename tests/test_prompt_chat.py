@@ -16,6 +16,7 @@ from tests import tiny, tiny_tokenizers
 
 PLAIN = Chat(answer_begun=True)
 TEXT = "a red dog, (ohwx:1.2) {{ 7 * 7 }} <b>"
+DOUBLED = "{{% set ns = namespace(s='abc', n=3) %}}{{% for i in range(99) %}}{{% set ns.s = {} %}}{{% endfor %}}"
 CONTENT = "{{ messages[0]['content'] }}"
 
 
@@ -96,9 +97,32 @@ def test_a_text_that_the_template_changes_is_told_from_the_others(change: str) -
         ("{{ 'a' * 10000000000 }}", r"cannot be rendered \(SecurityError: \* makes something too large\)"),
         ("{{ 9 ** 9 ** 9 }}", r"cannot be rendered \(SecurityError: \*\* makes something too large\)"),
         ("{% for a in range(10000000) %}x{% endfor %}", r"cannot be rendered \(OverflowError: "),
-        ("{% for a in range(99999) %}{{ 'x' * 99 }}{% endfor %}" + CONTENT, "writes 98.* characters for one prompt"),
+        (
+            "{% for a in range(99999) %}{{ 'x' * 99 }}{% endfor %}" + CONTENT,
+            "writes more than 1048576 characters for one prompt",
+        ),
         ("{% include 'other' %}", r"cannot be rendered \("),
         ("{{ 1 / 0 }}", r"cannot be rendered \(ZeroDivisionError: "),
+        ("{{ messages[0].content | center(2000000000) }}", r"cannot be rendered \(Template.*Error: No filter named"),
+        ("{{ messages[0].content.ljust(2000000000) }}", r"cannot be rendered \(SecurityError: "),
+        ("{{ '{:2000000000}'.format(1) }}", r"cannot be rendered \(SecurityError: "),
+        ("{{ ('{:2000000000}' | attr('format'))(1) }}", r"cannot be rendered \(SecurityError: "),
+        ("{{ '%2000000000d' % 1 }}", r"cannot be rendered \(SecurityError: % may write"),
+        (DOUBLED.format("ns.s ~ ns.s"), r"cannot be rendered \(TooLarge: "),
+        (DOUBLED.format("ns.s + ns.s"), r"cannot be rendered \(TooLarge: "),
+        (
+            DOUBLED.replace("ns.s =", "ns.n =").format("ns.n * ns.n"),
+            r"cannot be rendered \(SecurityError: \* makes a number too large",
+        ),
+        ("{% set s = 'a' * 90000 %}{{ s | replace('a', s) }}", r"cannot be rendered \(SecurityError: replace makes"),
+        ("{% set s = 'a' * 90000 %}{{ [s] * 90000 }}", r"cannot be rendered \(TooLarge: "),
+        ("{% set s = 'a' * 90000 %}{{ ([s] * 90000) | join }}", r"cannot be rendered \(TooLarge: "),
+        (
+            "{% set s = 'a' * 90000 %}{% set t %}{% for i in range(99999) %}{{ s }}{% endfor %}{% endset %}",
+            r"cannot be rendered \(TooLarge: ",
+        ),
+        ("{{ [1] | tojson(indent=2000000000) }}", r"cannot be rendered \(SecurityError: tojson"),
+        ("{{ lipsum(n=2000000) }}", r"cannot be rendered \(UndefinedError: "),
         ("nothing of it", "does not hold the user's message"),
         ("{{ messages[0]['content'] | upper }}", "does not hold the user's message"),
         ("x" * (chat.MAX_TEMPLATE_CHARS + 1), r"has \d+ characters, 1048576 are read"),

@@ -7,6 +7,7 @@ import inspect
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,25 @@ from runner.prompt import ComposedPrompt, Encoder, Section, TokenCount, load_enc
 from runner.prompt.vocabulary import load_tokenizer
 from runner.prompt.windows import WINDOWS, Window, window
 from tests import tiny
+
+
+class PanicException(BaseException):
+    """As pyo3 raises it."""
+
+
+class Failing:
+    """A tokenizer that fails at every text."""
+
+    def __init__(self, tokenizer: Any, panics: bool) -> None:
+        self._tokenizer = tokenizer
+        self._error = PanicException("index out of bounds") if panics else Exception("no [UNK]")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def encode_batch(self, *_: Any, **__: Any) -> None:
+        raise self._error
+
 
 PIECES = (
     "a", "red", "STAR", "isn't", "we'll", "caf\u00e9", "cafe\u0301", "\u4e2d\u6587\u5b57", "\U0001f642", "\u00bd",
@@ -117,7 +137,7 @@ def test_a_lone_sentencepiece_model_is_refused_with_the_way_out(tmp_path: Path) 
         load_encoder("tokenizer_2", tmp_path, Window(512))
 
 
-@pytest.mark.parametrize("limit", ["null", '"77"', "0", "-5"])
+@pytest.mark.parametrize("limit", ["null", '"77"', "0", "-5", "NaN", "Infinity", "true"])
 def test_a_limit_that_is_none_is_refused(tmp_path: Path, limit: str) -> None:
     folder = tmp_path / "tokenizer"
     shutil.copytree(tiny.folder("sd1") / "tokenizer", folder)
@@ -126,6 +146,26 @@ def test_a_limit_that_is_none_is_refused(tmp_path: Path, limit: str) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(changed), "utf-8")
     with pytest.raises(Refused, match="has the model_max_length"):
         load_encoder("tokenizer", folder)
+
+
+@pytest.mark.parametrize("panics", [False, True])
+def test_a_tokenizer_that_fails_at_a_text_is_refused(tmp_path: Path, panics: bool) -> None:
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(tiny.folder("sd1") / "tokenizer", folder)
+    asked = load_encoder("tokenizer", folder)
+    tokenizer: Any = Failing(asked.tokenizer, panics)
+    failing = replace(asked, tokenizer=tokenizer)
+    with pytest.raises(Refused, match=r"tokenizer: cannot be read \((Exception|PanicException): ") as refusal:
+        failing.count([plain_prompt("p", "a dog")])
+    assert refusal.value.faults[0].code == "tokenizer_unreadable"
+
+
+def test_words_without_a_token_for_the_unknown_are_refused(tmp_path: Path) -> None:
+    model = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 77}')
+    with pytest.raises(Refused, match=r"cannot be read \(Exception: WordLevel error"):
+        load_encoder("tokenizer", tmp_path).count([plain_prompt("p", "dog")])
 
 
 # ---- windows: what is written in the table is what the installed pipelines do

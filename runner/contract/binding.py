@@ -190,6 +190,9 @@ def _objections(
     if base.guessed and (end := next(ends, None)):
         what = f"adapts {end.owner}, outside of the blocks, where the base is not quite {base.model}"
         yield CANNOT_TELL, "cannot_tell", f"{what}, and its weights are not here to compare"
+    if packed := sorted({bound.component for bound in binding.bound.values()} & set(base.quantised)):
+        what = f"{binding.coverage} modules have their place, and {', '.join(packed)} is quantised"
+        yield CANNOT_TELL, "lora_unloadable", f"{what}: our loader applies a LoRA to whole weights"
     yield from _doubts(lora, base, family, model)
 
 

@@ -17,36 +17,25 @@ from pathlib import Path
 from typing import Any
 
 from runner import builtin, store
-from runner.contract.headers import Broken, read_header
+from runner.contract.folder_files import INDEXES, is_packed, missing_of, read_config, read_settings, shapes_of
+from runner.contract.headers import Broken
 from runner.contract.layers import Layout, layout_of, table
-from runner.contract.naming import plain_name
+from runner.contract.shown import shown
 
 BUILTIN = "builtin:"
-WITHOUT_WEIGHTS = (
-    "Scheduler",
-    "Tokenizer",
-    "TokenizerFast",
-    "TokenizersBackend",
-    "Processor",
-    "ProcessorPil",
-    "FeatureExtractor",
-)
-
-
-INDEXES = ("model_index.json", "modular_model_index.json")
 UNET_WIDTHS = {96: "shapes", 768: "sd1", 1024: "sd2", 1280: "sdxl", 2048: "sdxl"}  # of the text that a UNet reads
 UNET_PIPELINES = (
     "StableDiffusion",
     "LatentConsistency",
     "Shapes",
 )  # other pipelines have UNets of families of their own
+ANY_PIPELINE = ("DiffusionPipeline", "ModularPipeline")  # classes that say nothing of the family
 NO_LAYERS = re.compile(  # settings that change no layer, or only the first and the last
     r"^(in|out)_channels$|sample_size|pos_embed|rope|axes|theta|eps|qk_norm|act|dropout|bias|scal|shift|max_size|freq|type_emb"
     r"|norm_num_groups|upcast|resnet_|center_input|padding|mode"
 )
 ENDS = ("in_channels", "out_channels")  # change the first and the last layer
 OF_A_UNET = re.compile(r"attention_head_dim|num_attention_heads")  # how a UNet's attention is cut, not how wide it is
-PACKED = (".weight.absmax", ".weight.quant_map")  # of weights in four bits, whose shapes are not those of the layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +52,7 @@ class ModelFolder:
     layouts: Mapping[str, Layout] = field(repr=False)  # component -> its layers, from weights or from its settings
     missing: tuple[str, ...] = ()  # what it lacks to be loaded
     guessed: bool = False  # without weights, and its settings are only nearly those of a published model
+    quantised: tuple[str, ...] = ()  # components in fewer bits, whose layers their settings tell
 
     @property
     def denoiser(self) -> str:
@@ -85,6 +75,14 @@ def read_model_folder(path: Path) -> ModelFolder:
 
     Raises Broken when it is no pipeline folder at all, or a file of it is damaged.
     """
+    try:
+        return _read_folder(path)
+    except OSError as error:
+        where = shown(Path(str(error.filename)).name, 80)
+        raise Broken(f"names a file that cannot be read: {error.strerror or error} ({where})") from error
+
+
+def _read_folder(path: Path) -> ModelFolder:
     index = _read_index(path)
     components = {
         name: entry for name, entry in index.items() if isinstance(entry, list) and len(entry) >= 2 and entry[0]
@@ -92,22 +90,25 @@ def read_model_folder(path: Path) -> ModelFolder:
     if not components.keys() & {"unet", "transformer"}:
         raise Broken("has a model_index.json that names no unet and no transformer")
     denoiser = "unet" if "unet" in components else "transformer"
-    settings = _settings(path, denoiser)
+    settings = read_settings(path, denoiser)
     class_name = str(settings.get("_class_name") or components[denoiser][1])
     pipeline = str(index.get("_class_name"))
     model, exact = _published(class_name, settings)
-    shapes = dict(_shapes(path, components))
+    shapes = dict(shapes_of(path, components))
+    quantised = tuple(name for name in sorted(components) if is_packed(path, name, shapes))
+    told = {name: shape for name, shape in shapes.items() if name.partition(".")[0] not in quantised}
     return ModelFolder(
         path=path,
         pipeline=pipeline,
-        family=_family(pipeline, class_name, settings, model),
+        family=_family(pipeline, class_name, settings, model, exact),
         model=model.model if model else None,
         components={name: str(entry[1]) for name, entry in sorted(components.items())},
         shapes=shapes,
         tokenizers={name: path / name for name in sorted(components) if name.startswith("tokenizer")},
-        layouts=dict(_layouts(path, components, shapes, denoiser, model, class_name)),
-        missing=tuple(_missing(path, components)),
-        guessed=not exact and not _told_by_weights(shapes, denoiser),
+        layouts=dict(_layouts(path, components, told, denoiser, model, class_name)),
+        missing=tuple(missing_of(path, components)),
+        guessed=not exact and not any(name.startswith(f"{denoiser}.") for name in told),
+        quantised=quantised,
     )
 
 
@@ -115,27 +116,12 @@ def _read_index(path: Path) -> dict[str, Any]:
     """The pipeline's own list of components; a denoiser's folder by itself counts as a pipeline of one."""
     found = next((name for name in INDEXES if (path / name).is_file()), None)
     if found or not (path / "config.json").is_file():
-        return _read_json(path / (found or INDEXES[0]))
-    class_name = str(_read_json(path / "config.json").get("_class_name"))
+        return read_config(path / (found or INDEXES[0]))
+    class_name = str(read_config(path / "config.json").get("_class_name"))
     part = "unet" if class_name.startswith("UNet") else "transformer"
     if not table().of_class(class_name):
         raise Broken(f"has no model_index.json, and its config.json is that of a {class_name}")
     return {"_class_name": None, part: ["diffusers", class_name]}
-
-
-def _folder_of(path: Path, component: str) -> Path:
-    return path / component if (path / component).is_dir() or (path / INDEXES[0]).is_file() else path
-
-
-def _settings(path: Path, component: str) -> dict[str, Any]:
-    config = _folder_of(path, component) / "config.json"
-    return _read_json(config, f"{component}/config.json") if config.is_file() else {}
-
-
-def _told_by_weights(shapes: Mapping[str, tuple[int, ...]], component: str) -> bool:
-    """Whether a component's weights lie here with the shapes of its layers: not packed into four bits."""
-    own = [name for name in shapes if name.startswith(f"{component}.")]
-    return bool(own) and not any(name.endswith(PACKED) for name in own)
 
 
 def _published(class_name: str, settings: Mapping[str, Any]) -> tuple[Layout | None, bool]:
@@ -158,12 +144,17 @@ def _same(one: Any, other: Any) -> bool:
     return (list(one) if isinstance(one, tuple) else one) == (list(other) if isinstance(other, tuple) else other)
 
 
-def _family(pipeline: str, class_name: str, settings: Mapping[str, Any], model: Layout | None) -> str | None:
+def _family(
+    pipeline: str, class_name: str, settings: Mapping[str, Any], model: Layout | None, exact: bool
+) -> str | None:
     """The family of a model folder, from its pipeline class, its denoiser's class and settings."""
     if class_name == "UNet2DConditionModel":
         width = settings.get("cross_attention_dim")
         known = UNET_WIDTHS.get(width) if isinstance(width, int) else None
-        return known if pipeline.startswith(UNET_PIPELINES) or pipeline == "None" else "other"
+        if pipeline.startswith(UNET_PIPELINES) or pipeline == "None":
+            return known
+        strange = pipeline in ANY_PIPELINE or not known_to_diffusers(pipeline)  # Kolors has the UNet of SDXL
+        return None if strange and model and exact else "other"
     if class_name == "CosmosTransformer3DModel" and pipeline.startswith("Cosmos"):
         return "other"  # Anima's denoiser has the same layers
     families = {layout.family for layout in table().of_class(class_name)}
@@ -180,18 +171,14 @@ def _layouts(
 ) -> Iterator[tuple[str, Layout]]:
     same_class = table().of_class(class_name)
     natives = same_class[0].natives if same_class else "none"
-    if natives == "ldm" and _settings(path, denoiser).get("layers_per_block", 2) != 2:
+    if natives == "ldm" and read_settings(path, denoiser).get("layers_per_block", 2) != 2:
         natives = "none"  # the original code's numbers count blocks of two layers
     for component in components:
-        own = (
-            {}
-            if not _told_by_weights(shapes, component)
-            else {
-                n[len(component) + 1 : -7]: s
-                for n, s in shapes.items()
-                if n.startswith(f"{component}.") and n.endswith(".weight")
-            }
-        )
+        own = {
+            n[len(component) + 1 : -7]: s
+            for n, s in shapes.items()
+            if n.startswith(f"{component}.") and n.endswith(".weight")
+        }
         if component == denoiser and natives == "anima":
             prefix = "text_conditioner."
             own |= {
@@ -203,7 +190,7 @@ def _layouts(
             yield component, layout_of(own, denoiser, natives) if own else model  # type: ignore[misc]  # one of the two is there
         elif component.startswith("text_encoder") and own:
             yield component, layout_of(own, "text", "none")
-        elif component.startswith("text_encoder") and (known := _published_encoder(_settings(path, component))):
+        elif component.startswith("text_encoder") and (known := _published_encoder(read_settings(path, component))):
             yield component, known
 
 
@@ -233,7 +220,7 @@ def known_to_diffusers(name: str) -> bool:
 
 def weights_digest(folder: Path) -> str:
     """One digest over the weight files of a folder: their relative names and sha256, sorted."""
-    files = sorted(folder.rglob("*.safetensors"))
+    files = sorted(path for path in folder.rglob("*.safetensors") if path.is_file())
     lines = [f"{file.relative_to(folder).as_posix()} {file_digest_cached(file)}" for file in files]
     return store.digest("\n".join(lines).encode())
 
@@ -260,56 +247,9 @@ def file_digest_cached(path: Path) -> str:
     return known[key]
 
 
-def _missing(path: Path, components: Mapping[str, Any]) -> Iterator[str]:
-    """What a loader would miss: folders, configs and weights, every shard of them."""
-    for component, entry in sorted(components.items()):
-        folder, class_name = _folder_of(path, component), str(entry[1])
-        if not folder.is_dir():
-            yield f"has no {component}/, which its model_index.json names"
-        elif not class_name.endswith(WITHOUT_WEIGHTS):
-            if not (folder / "config.json").is_file():
-                yield f"has no {component}/config.json"
-            missing = _lost_shards(folder)
-            if missing or not any(folder.glob("*.safetensors")):
-                yield f"has no weights for {component} ({class_name}): {', '.join(missing) or 'no .safetensors file'}"
-
-
-def _lost_shards(folder: Path) -> list[str]:
-    shards = {name for file in folder.glob("*.safetensors.index.json") for name in _shard_names(file)}
-    return sorted(name for name in shards if not (folder / name).is_file())
-
-
-def _shard_names(index: Path) -> set[str]:
-    table = _read_json(index).get("weight_map", {})
-    return {str(name) for name in table.values()} if isinstance(table, dict) else set()
-
-
 def _read_memory(path: Path) -> dict[str, str]:
     try:
         known = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-def _shapes(path: Path, components: Mapping[str, Any]) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for component in sorted(components):
-        folder = _folder_of(path, component)
-        if _lost_shards(folder):
-            continue  # half of the weights would make a smaller model of it; its settings tell all layers
-        for file in sorted(folder.glob("*.safetensors")):
-            for name, tensor in read_header(file).tensors.items():
-                yield plain_name(f"{component}.{name}"), tensor.shape
-
-
-def _read_json(path: Path, shown: str = "") -> dict[str, Any]:
-    shown = shown or path.name
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise Broken(f"has no {shown}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise Broken(f"has a {shown} that cannot be read ({error})") from error
-    if not isinstance(value, dict):
-        raise Broken(f"has a {shown} that is not a table")
-    return value

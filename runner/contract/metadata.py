@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from runner.contract.alphas import Settings, bare, of_config, of_metadata, settings_of
 
 FAMILY_WORDS: tuple[tuple[str, str], ...] = (  # first that fits
     (r"^shapes\b", "shapes"),
@@ -29,32 +31,43 @@ FAMILY_WORDS: tuple[tuple[str, str], ...] = (  # first that fits
     (r"stable-?_?diffusion-?_?v?3|sd-?_?v?3|^sd35?[ml]?\b", "sd3"),
     (r"stable-?_?diffusion-?_?xl|sdxl|pony|illustrious|playground-v2", "sdxl"),
     (r"stable-?_?diffusion-?_?v?2|sd-?_?v?2", "sd2"),
-    (r"stable-?_?diffusion-?_?v?1|sd-?_?v?1", "sd1"),
+    (r"stable-?_?diffusion-?_?(v?1|inpaint)|sd-?_?v?1", "sd1"),
     (
         r"hidream|cascade|kandinsky|cosmos|ltx|cogvideo|mochi|sana|pixart|kolors|hunyuan-?_?image|omnigen|cogview",
         "other",
     ),
 )
-MODEL_WORDS: tuple[tuple[str, str], ...] = (  # what a claim of a model, not only of a family, looks like
+MODEL_WORDS: tuple[tuple[str, str | None], ...] = (  # a model, not only a family; the special before the general
+    (r"flux.*(kontext|krea)", None),  # other weights in FLUX.1-dev's layers, and no model of the table
+    (r"flux.*fill", "FLUX.1-Fill-dev"),
+    (r"flux.*(canny|depth)", "FLUX.1-Canny-dev"),  # both have the same layers
     (r"flux-?_?\.?1.*schnell|schnell", "FLUX.1-schnell"),
     (r"flux-?_?\.?1.*dev|^flux1?-dev", "FLUX.1-dev"),
     (r"klein.*9b", "FLUX.2-klein-9B"),
     (r"klein.*4b|klein", "FLUX.2-klein-4B"),
     (r"flux-?_?\.?2.*dev", "FLUX.2-dev"),
+    (r"wan(?=.*vace)(?=.*1[._]?3b)", "Wan2.1-VACE-1.3B"),
+    (r"wan(?=.*vace)(?=.*14b)", "Wan2.1-VACE-14B"),
+    (r"wan.*vace", None),
+    (r"wan.*(ti2v|2\.?2.*[-_]5b)", "Wan2.2-TI2V-5B"),
+    (r"wan.*2\.?2.*i2v", "Wan2.2-I2V-A14B"),
+    (r"wan-?_?v?2\.?2", None),  # T2V: other weights in the layers of 2.1
+    (r"wan.*i2v", "Wan2.1-I2V-14B"),
+    (r"wan.*1[._]?3b", "Wan2.1-T2V-1.3B"),
+    (r"wan(?=.*t2v)(?=.*14b)", "Wan2.1-T2V-14B"),
     (r"3\.?-?_?5-?_?large|sd35l", "Stable Diffusion 3.5 large"),
     (r"3\.?-?_?5-?_?medium|sd35m", "Stable Diffusion 3.5 medium"),
     (r"(diffusion-?_?|sd-?_?)3-?_?medium|^sd3m", "Stable Diffusion 3 medium"),
+    (r"xl.*inpaint", "SDXL 1.0 inpainting"),
+    (r"(diffusion|sd)-?_?v?1.*inpaint|diffusion-?_?inpaint", "Stable Diffusion 1.5 inpainting"),
     (r"xl.*refiner", "SDXL 1.0 refiner"),
     (r"xl.*base|sdxl_base", "SDXL 1.0"),
 )
-FAMILY_KEYS = (
-    "modelspec.architecture", "ss_base_model_version", "base_model_name_or_path", "ss_sd_model_name", "base_model",
-    "architecture", "sshs_base_model",
-)  # fmt: skip
 FIRM_KEYS = (
-    "modelspec.architecture",
-    "ss_base_model_version",
-)  # a disagreement with these is flagged; names of files mislead
+    "modelspec.architecture", "ss_base_model_version", "base_model_name_or_path", "base_model", "architecture",
+    "sshs_base_model",
+)  # fmt: skip
+SOFT_KEYS = ("ss_sd_model_name",)  # names of files mislead: they are asked last, and no disagreement is flagged
 MAX_JSON = 4_000_000
 TAGS_SHOWN = 3
 
@@ -67,6 +80,7 @@ class Claims:
     model: str | None = None
     source: str = ""  # which key says so, and its text
     firm: bool = False  # said in a field for it, not guessed from the name of a file
+    others: tuple[tuple[str, str], ...] = ()  # families that other firm fields say, and their sources
     trigger: str | None = None
     trigger_hints: tuple[str, ...] = ()
     base_sha256: str | None = None
@@ -74,57 +88,74 @@ class Claims:
     alpha_said: float | None = None  # what a trainer wrote down and no loader reads
     rank: int | None = None
     components: frozenset[str] = frozenset()
-    rslora: bool = False
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
-    alphas: Mapping[str, float] = field(default_factory=dict)  # component -> alpha, where each has its own
+    settings: Mapping[str, Settings] = field(default_factory=dict)  # component -> its own; "" is for all
 
     def alpha_of(self, owner: str) -> float | None:
-        """The alpha that the metadata gives a module, by its name in the file: its own, its component's, everyone's."""
-        name = owner.removeprefix("base_model.model.")
-        for pattern, alpha in self.alpha_pattern.items():
-            plain = pattern.removeprefix("^").removesuffix("$").replace("\\.", ".")
-            if name == plain or name.endswith(f".{plain}"):
-                return alpha
-        component = name.partition(".")[0]
-        named = component.startswith(("unet", "transformer", "text_encoder")) and bool(self.alphas)
-        return self.alphas.get(component) if named else self.alpha
+        """The alpha that the metadata gives a module, by its name in the file: its own, or its component's."""
+        return settings_of(self.settings, owner).alpha_of(bare(owner))
+
+    def rslora_of(self, owner: str) -> bool:
+        return settings_of(self.settings, owner).rslora
+
+    @property
+    def rslora(self) -> bool:
+        return any(settings.rslora for settings in self.settings.values())
+
+    @property
+    def says_alpha(self) -> bool:
+        return any(settings.says_alpha for settings in self.settings.values())
 
 
 def read_claims(metadata: Mapping[str, str], config: Mapping[str, Any] | None = None) -> Claims:
-    """The claims of a file, `config` being the `adapter_config.json` beside it."""
-    adapter = _table(metadata.get("lora_adapter_metadata", ""))
-    family, model, source, firm = _family(metadata, config or {})
-    settings = [config] if config else list(_components(adapter).values())
+    """The claims of a file, `config` being the `adapter_config.json` beside it.
+
+    Raises Broken when what they say of its strength cannot be known.
+    """
+    components = _components(_table(metadata.get("lora_adapter_metadata", "")))
+    settings = of_metadata(components) if config is None else {"": of_config(config)}
+    family, model, source, firm, others = _family(metadata, config or {})
     return Claims(
-        family, model, source, firm,
+        family, model, source, firm, others,
         trigger=_text(metadata.get("modelspec.trigger_phrase")),
         trigger_hints=tuple(_tags(metadata)),
         base_sha256=metadata.get("runner.base_sha256"),
-        alpha=_one(settings, "lora_alpha"),
+        alpha=_one(component.alpha for component in settings.values()),
         alpha_said=_number(metadata.get("ss_network_alpha")),
         rank=_rank(metadata, settings),
-        components=frozenset(name for name in _components(adapter) if name),
-        rslora=any(settings_.get("use_rslora") is True for settings_ in settings),
-        alpha_pattern=_patterns(_components(adapter) if not config else {"": config}),
-        alphas={} if config else {n: a for n, s in _components(adapter).items() if (a := _one([s], "lora_alpha"))},
+        components=frozenset(name for name in components if name),
+        settings=settings,
     )  # fmt: skip
 
 
 def claimed_family(text: str) -> str | None:
     """The family that a name of an architecture or a model means."""
-    lowered = text.lower().strip()
+    lowered = _lowered(text)
     return next((family for pattern, family in FAMILY_WORDS if re.search(pattern, lowered)), None)
 
 
-def _family(metadata: Mapping[str, str], config: Mapping[str, Any]) -> tuple[str | None, str | None, str, bool]:
+def _lowered(text: str) -> str:
+    return re.sub(r"\s+", "-", text.strip().lower())
+
+
+def _family(
+    metadata: Mapping[str, str], config: Mapping[str, Any]
+) -> tuple[str | None, str | None, str, bool, tuple[tuple[str, str], ...]]:
+    """The first claim, and the firm ones that say another family."""
     said = {**metadata, **({"base_model_name_or_path": config["base_model_name_or_path"]} if _named(config) else {})}
-    for key in FAMILY_KEYS:
+    firm = [*_claims(said, FIRM_KEYS)]
+    for family, text, source in firm or _claims(said, SOFT_KEYS):
+        others = tuple((other, its) for other, _, its in firm if other != family)
+        model = next((name for pattern, name in MODEL_WORDS if re.search(pattern, _lowered(text))), None)
+        return family, model, source, bool(firm), others
+    return None, None, "", False, ()
+
+
+def _claims(said: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    """Family, text and source of each key that names a family."""
+    for key in keys:
         text = said.get(key)
         if isinstance(text, str) and (family := claimed_family(text[:300])):
-            lowered = text[:300].lower()
-            model = next((name for pattern, name in MODEL_WORDS if re.search(pattern, lowered)), None)
-            return family, model, f"{key} {text[:80]!r}", key in FIRM_KEYS
-    return None, None, "", False
+            yield family, text[:300], f"{key} {text[:80]!r}"
 
 
 def _named(config: Mapping[str, Any]) -> bool:
@@ -149,24 +180,16 @@ def _components(adapter: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return parts
 
 
-def _one(settings: list[Mapping[str, Any]] | list[dict[str, Any]], name: str) -> float | None:
-    values = {float(s[name]) for s in settings if type(s.get(name)) in (int, float)}
-    return values.pop() if len(values) == 1 else None
+def _one(values: Iterable[float | None]) -> float | None:
+    """What all that say something agree on."""
+    found = {value for value in values if value is not None}
+    return found.pop() if len(found) == 1 else None
 
 
-def _patterns(components: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    found = {}
-    for settings in components.values():
-        pattern = settings.get("alpha_pattern")
-        for name, alpha in pattern.items() if isinstance(pattern, dict) else ():
-            if type(alpha) in (int, float):
-                found[str(name)] = float(alpha)
-    return found
-
-
-def _rank(metadata: Mapping[str, str], settings: Any) -> int | None:
-    rank = _one(settings, "r") or _number(metadata.get("ss_network_dim"))
-    return int(rank) if rank and rank == int(rank) else None
+def _rank(metadata: Mapping[str, str], settings: Mapping[str, Settings]) -> int | None:
+    rank = _one(component.rank for component in settings.values()) or _number(metadata.get("ss_network_dim"))
+    known = rank and rank == int(rank) and not any(component.has_ranks for component in settings.values())
+    return int(rank) if rank and known else None
 
 
 def _number(text: object) -> float | None:

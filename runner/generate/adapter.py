@@ -72,13 +72,14 @@ def read(lora: LoraFile, binding: Binding) -> Iterator[list[Change]]:
     """
     from safetensors import safe_open
 
+    for owner, module in lora.modules.items():
+        if effective(module, lora.claims, owner) == 0:
+            raise ValueError(f"{owner} has alpha 0: nothing of it would be applied")
     with safe_open(lora.path, framework="pt") as file:
         for owner, bound in binding.bound.items():
             module = lora.modules[owner]
             tensors = {role: file.get_tensor(name) for role, name in module.tensors.items() if role != "alpha"}
             scaling = effective(module, lora.claims, owner)
-            if scaling == 0:
-                raise ValueError(f"{owner} has alpha 0: nothing of it would be applied")
             yield changes(module, tensors, bound, scaling)
 
 

@@ -7,6 +7,7 @@ that the pipeline would change before encoding it. What it does not know: what t
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from runner.errors import Fault, Refused
 from runner.prompt import chat
 from runner.prompt.compose import ComposedPrompt, plain_prompt
 from runner.prompt.entries import few
-from runner.prompt.vocabulary import load_tokenizer
+from runner.prompt.vocabulary import load_tokenizer, readable
 from runner.prompt.windows import NO_WINDOW, Chat, Template, Window
 
 if TYPE_CHECKING:
@@ -95,6 +96,7 @@ class Encoder:
     window: Window = NO_WINDOW
     chat_template: chat.Template | None = None
     cut_left: bool = False  # truncation takes the front
+    place: str = ""  # its folder
 
     @property
     def overhead(self) -> int:
@@ -125,7 +127,9 @@ class Encoder:
 
     def _tokenised(self, texts: Sequence[str]) -> Iterator[Any]:
         for start in range(0, len(texts), BATCH):
-            yield from self.tokenizer.encode_batch([*texts[start : start + BATCH]], add_special_tokens=False)
+            with readable(self.place or self.name):
+                found = self.tokenizer.encode_batch([*texts[start : start + BATCH]], add_special_tokens=False)
+            yield from found
 
     def _cleaned(self, text: str) -> str:
         return self.window.clean(text) if self.window.clean else text
@@ -257,21 +261,24 @@ def _within_word(text: str, place: int) -> bool:
 def load_encoder(name: str, folder: Path, window: Window = NO_WINDOW) -> Encoder:
     """Load a tokenizer folder for a pipeline that uses it in this way. Raises Refused."""
     tokenizer, config = load_tokenizer(folder)
+    with readable(str(folder)):
+        digest = store.digest(tokenizer.to_str().encode())
     chats = isinstance(window.template, Chat)
     return Encoder(
         name=name,
         tokenizer=tokenizer,
         limit=window.limit or _own_limit(folder, config),
-        digest=store.digest(tokenizer.to_str().encode()),
+        digest=digest,
         window=window,
         chat_template=chat.load_template(folder, config) if chats else None,
         cut_left=config.get("truncation_side") == "left",
+        place=str(folder),
     )
 
 
 def _own_limit(folder: Path, config: Mapping[str, Any]) -> int:
     limit = config.get("model_max_length")
-    if not isinstance(limit, int | float) or limit < 1:
+    if isinstance(limit, bool) or not isinstance(limit, int | float) or not 1 <= limit < math.inf:
         what = f"has the model_max_length {limit!r}"
         raise Refused(Fault("tokenizer_unreadable", f"{folder}/tokenizer_config.json", what, "Get the file again"))
     return int(limit)

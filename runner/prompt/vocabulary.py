@@ -7,16 +7,19 @@ which can, would take seconds to import. What it does not know: how a pipeline u
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runner import store
 from runner.errors import Fault, Refused, first_line
 
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
 
 TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+MAX_CONFIG_BYTES, MAX_VOCABULARY_BYTES = 4_000_000, 64_000_000  # Gemma's tokenizer.json takes 33 MB
 CLIP_WORDS = r"""<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 QWEN_WORDS = (
     r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"""
@@ -26,17 +29,30 @@ QWEN_WORDS = (
 
 def load_tokenizer(folder: Path) -> tuple[Tokenizer, Mapping[str, Any]]:
     """The tokenizer of a folder, without truncation and padding, and its tokenizer_config.json. Raises Refused."""
-    try:
-        config = json.loads((folder / "tokenizer_config.json").read_bytes())
+    with readable(str(folder)):
+        config = _read_json(folder / "tokenizer_config.json")
         tokenizer = _tokenizer(folder, config)
-    except Exception as error:  # tokenizers raises bare Exception for a damaged file
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    return tokenizer, config
+
+
+@contextmanager
+def readable(place: str) -> Iterator[None]:
+    """What `tokenizers` raises in here as a refusal: bare Exception for a damaged file, or a panic of its Rust code."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, Refused):
+        raise
+    except BaseException as error:  # pyo3's PanicException is no Exception
         again = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         fix = f"Save the tokenizer again with `save_pretrained` of a fast tokenizer, as transformers does: {again}"
         what = f"cannot be read ({type(error).__name__}: {first_line(error)})"
-        raise Refused(Fault("tokenizer_unreadable", str(folder), what, fix)) from error
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer, config
+        raise Refused(Fault("tokenizer_unreadable", place, what, fix)) from error
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(store.read_regular(path, MAX_CONFIG_BYTES))
 
 
 def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
@@ -44,7 +60,7 @@ def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
 
     kind = str(config.get("tokenizer_class")).removesuffix("Fast")
     if (folder / "tokenizer.json").exists():
-        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer = Tokenizer.from_buffer(store.read_regular(folder / "tokenizer.json", MAX_VOCABULARY_BYTES))
     elif kind in BUILDERS:
         tokenizer = BUILDERS[kind](folder)
     else:
@@ -56,15 +72,25 @@ def _tokenizer(folder: Path, config: Mapping[str, Any]) -> Tokenizer:
 def named_tokens(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """What tokenizer_config.json or the older special_tokens_map.json call `bos_token` and so on."""
     place = folder / "special_tokens_map.json"
-    older = json.loads(place.read_bytes()) if "added_tokens_decoder" not in config and place.is_file() else {}
+    older = _read_json(place) if "added_tokens_decoder" not in config and place.is_file() else {}
     return {name: {**config, **older}[name] for name in TOKENS if name in config or name in older}
+
+
+def _vocabulary(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    from tokenizers import models
+
+    files = [folder / "vocab.json", folder / "merges.txt"]
+    for file in files:
+        store.read_regular(file, MAX_VOCABULARY_BYTES)  # tokenizers itself waits for a pipe, and reads any size
+    vocabulary, merges = models.BPE.read_file(*map(str, files))
+    return vocabulary, merges
 
 
 def _clip(folder: Path) -> Tokenizer:
     """CLIP's tokenizer from its two files, as transformers builds it (CLIPTokenizer in transformers 5.23)."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
-    vocabulary, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    vocabulary, merges = _vocabulary(folder)
     begin, end = "<|startoftext|>", "<|endoftext|>"
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=end))
     spaces = normalizers.Replace(Regex(r"\s+"), " ")
@@ -80,7 +106,7 @@ def _qwen(folder: Path) -> Tokenizer:
     """Qwen's tokenizer from its two files, as transformers builds it (Qwen2Tokenizer in transformers 5.23)."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
-    vocabulary, merges = models.BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))
+    vocabulary, merges = _vocabulary(folder)
     tokenizer = Tokenizer(models.BPE(vocabulary, merges))
     tokenizer.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(QWEN_WORDS), behavior="isolated")
@@ -99,7 +125,7 @@ def _add_tokens(tokenizer: Tokenizer, folder: Path, config: Mapping[str, Any], n
     listed = config.get("added_tokens_decoder")
     entries = [listed[number] for number in sorted(listed, key=int)] if listed else []
     if listed is None and (folder / "added_tokens.json").is_file():
-        numbers = json.loads((folder / "added_tokens.json").read_bytes())
+        numbers = _read_json(folder / "added_tokens.json")
         entries = [{"content": name, "special": name in names} for name in sorted(numbers, key=numbers.__getitem__)]
     known = {token.content for token in tokenizer.get_added_tokens_decoder().values()}
     known |= {str(entry["content"]) for entry in entries}

@@ -12,7 +12,8 @@ from typing import Any
 
 from runner.contract.binding import CANNOT_TELL, NO, fit
 from runner.contract.families import ADAPTER_CONFIG, ADAPTER_FILES, LoraFile, inspect_lora
-from runner.contract.folders import INDEXES, ModelFolder, locate, read_model_folder, weights_digest
+from runner.contract.folder_files import INDEXES
+from runner.contract.folders import ModelFolder, locate, read_model_folder, weights_digest
 from runner.contract.headers import Broken
 from runner.contract.shown import shown
 from runner.store import file_digest
@@ -99,7 +100,7 @@ def folder_facts(path: Path) -> dict[str, Any]:
         folder = read_model_folder(path)
     except Broken as broken:
         return _broken(path, str(broken), None)
-    size = sum(file.stat().st_size for file in path.rglob("*.safetensors"))
+    size = sum(file.stat().st_size for file in path.rglob("*.safetensors") if file.is_file())
     return {
         "kind": "model_folder",
         "path": str(path),
@@ -109,6 +110,7 @@ def folder_facts(path: Path) -> dict[str, Any]:
         "components": list(folder.components),
         "tensors": len(folder.shapes),
         "missing": list(folder.missing),
+        "quantised": list(folder.quantised),
         "sha256": weights_digest(path) if size <= HASHED_BYTES and folder.shapes else None,
     }
 

@@ -190,4 +190,5 @@ def _write_part(folder: Path, config: Mapping[str, Any], layout: Layout, weights
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
     if weights:
         shapes = {f"{name}.weight": ("F16", shape) for name, shape in layout.expand().items()}
-        write(folder / "model.safetensors", shapes)
+        stem = "model" if layout.part == "text" else "diffusion_pytorch_model"
+        write(folder / f"{stem}.safetensors", shapes)

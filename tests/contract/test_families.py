@@ -195,6 +195,18 @@ def test_a_claim_chooses_among_the_families_that_fit(
             None,
             "metadata says sdxl (ss_base_model_version 'sdxl_base_v1-0'), the tensors say chroma, flux1: they disagree",
         ),
+        (
+            "",
+            {"modelspec.architecture": "flux-1-dev", "base_model": "SD 1.5"},
+            "flux1",
+            "metadata says sd1 (base_model 'SD 1.5'), the tensors say flux1: they disagree",
+        ),
+        (
+            "attn",
+            {"modelspec.architecture": "chroma", "base_model": "FLUX.1-dev"},
+            "chroma",
+            "metadata says chroma (modelspec.architecture 'chroma') and flux1 (base_model 'FLUX.1-dev'): they disagree",
+        ),
         ("", {"ss_sd_model_name": "sdxl.safetensors"}, "flux1", None),
         ("", FLUX_DEV, "flux1", None),
     ],
@@ -342,9 +354,6 @@ def test_an_alpha_that_is_no_number_damages_its_modules(tmp_path: Path) -> None:
         ('{"unet.lora_alpha": 8, "text_encoder.lora_alpha": 8}', 8.0),
         ('{"unet.lora_alpha": 8, "text_encoder.lora_alpha": 4}', None),
         ('{"unet.lora_alpha": null}', None),
-        ('{"unet.lora_alpha": [8]}', None),
-        ('{"unet.lora_alpha": "eight"}', None),
-        ('{"unet.lora_alpha": true}', None),
         ("[]", None),
         ("{", None),
     ],
@@ -352,6 +361,50 @@ def test_an_alpha_that_is_no_number_damages_its_modules(tmp_path: Path) -> None:
 def test_alpha_is_read_from_the_adapter_metadata(tmp_path: Path, adapter: str, alpha: float | None) -> None:
     lora = drawn.inspected(tmp_path, denoiser(SD1, "attn2"), {"lora_adapter_metadata": adapter})
     assert lora.alpha == alpha
+
+
+@pytest.mark.parametrize("adapter", ['{"unet.r": NaN}', '{"unet.lora_alpha": "eight"}', '{"unet.lora_alpha": true}'])
+def test_a_strength_in_the_metadata_that_is_no_number_is_broken(tmp_path: Path, adapter: str) -> None:
+    with pytest.raises(Broken, match=r"^has lora_adapter_metadata whose unet\."):
+        drawn.inspected(tmp_path, denoiser(SD1, "attn2"), {"lora_adapter_metadata": adapter})
+
+
+@pytest.mark.parametrize(
+    "metadata", [{"ss_network_dim": "8"}, {"lora_adapter_metadata": '{"unet.r": 8, "unet.lora_alpha": 8}'}]
+)
+def test_a_rank_that_the_tensors_do_not_have_is_flagged(tmp_path: Path, metadata: dict[str, str]) -> None:
+    lora = drawn.inspected(tmp_path, denoiser(SD1, "attn2"), metadata)
+    assert lora.flags == ("metadata says rank 8, the tensors have rank 4: they disagree",)
+
+
+@pytest.mark.parametrize(("alpha", "flags"), [("1", 1), ("4", 0)])
+def test_an_alpha_in_words_is_compared_with_the_rank_of_the_tensors(tmp_path: Path, alpha: str, flags: int) -> None:
+    lora = drawn.inspected(tmp_path, denoiser(SD1, "attn2"), {"ss_network_alpha": alpha})
+    assert len(lora.flags) == flags
+
+
+def test_alpha_zero_damages_its_modules(tmp_path: Path) -> None:
+    fault = "has alpha 0: it would change nothing"
+    lora = drawn.inspected(tmp_path, drawn.NAMINGS["kohya"](SD1, "attn2.to_k"), scalar=0.0)
+    assert {module.fault for module in lora.modules.values()} == {fault}
+    told = {"lora_adapter_metadata": '{"unet.lora_alpha": 0}'}
+    lora = drawn.inspected(tmp_path, denoiser(SD1, "attn2.to_k"), told)
+    assert {module.fault for module in lora.modules.values()} == {fault}
+
+
+@pytest.mark.parametrize("alpha", [-8.0, 1e30])
+def test_an_alpha_that_no_trainer_means_is_flagged(tmp_path: Path, alpha: float) -> None:
+    told = {"lora_adapter_metadata": json.dumps({"unet.lora_alpha": alpha})}
+    kohya = drawn.inspected(tmp_path, drawn.NAMINGS["kohya"](SD1, "attn2.to_k"), scalar=alpha)
+    for lora in (kohya, drawn.inspected(tmp_path, denoiser(SD1, "attn2.to_k"), told)):
+        assert lora.flags[0].startswith("16 modules have an alpha that no trainer means (first ")
+
+
+@pytest.mark.parametrize(("dtype", "fault"), [("U8", "has weights of type U8"), ("F8_E4M3", ""), ("F64", "")])
+def test_halves_that_hold_no_real_numbers_are_damaged(tmp_path: Path, dtype: str, fault: str) -> None:
+    tensors: Tensors = {name: (dtype, shape) for name, (_, shape) in denoiser(SD1, "attn2.to_k").items()}
+    lora = drawn.inspected(tmp_path, tensors)
+    assert {module.fault for module in lora.modules.values()} == {fault}
 
 
 def test_an_alpha_that_no_loader_applies_is_flagged(tmp_path: Path) -> None:
@@ -457,7 +510,7 @@ def test_a_folder_of_peft_is_read_with_its_config(tmp_path: Path) -> None:
         ({"r": 4, "lora_alpha": 8, "use_rslora": True}, 4.0),
         ({"r": 4, "lora_alpha": 8, "alpha_pattern": {"transformer_blocks.0.attn.to_q": 4}}, None),
         ({"lora_alpha": 4}, 1.0),
-        ({}, 1.0),
+        ({}, 2.0),  # PEFT's default is 8
     ],
 )
 def test_the_config_of_peft_decides_the_scaling(tmp_path: Path, config: object, scaling: float | None) -> None:

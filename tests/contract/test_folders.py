@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from runner.contract.headers import Broken
 from tests import fakes
 from tests.contract import drawn
 
+WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 SHAPES = builtin.package_dir() / "shapes"
 
 
@@ -51,10 +53,10 @@ def write(name: str, text: str) -> Callable[[Path], object]:
         (write("model_index.json", "{}"), "^has a model_index.json that names no unet and no transformer$"),
         (write("model_index.json", '{"unet": []}'), "^has a model_index.json that names no unet and no transformer$"),
         (write("unet/config.json", "{"), "^has a unet/config.json that cannot be read "),
-        (write("unet/diffusion_pytorch_model.safetensors", "torn"), "^has 4 bytes; a header alone has more$"),
+        (write("unet/diffusion_pytorch_model.safetensors", "torn"), "^has a unet/diff.*rs that has 4 bytes; a header"),
         (
             write("unet/diffusion_pytorch_model.safetensors", "torn or cut"),
-            "^is a text without tensors: it begins with ",
+            "^has a unet/diffusion_pytorch_model.safetensors that is a text without tensors: it begins with ",
         ),
     ],
 )
@@ -62,6 +64,78 @@ def test_a_damaged_folder_says_what_is_wrong(folder: Path, damage: Callable[[Pat
     damage(folder)
     with pytest.raises(Broken, match=reason):
         read_model_folder(folder)
+
+
+def pipe(name: str) -> Callable[[Path], object]:
+    def damage(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return damage
+
+
+def hole(name: str, num_bytes: int) -> Callable[[Path], object]:
+    return lambda folder: os.truncate(folder / name, num_bytes)
+
+
+def named(component: str) -> Callable[[Path], object]:
+    index = json.dumps({"unet": ["diffusers", "UNet2DConditionModel"], component: ["diffusers", "Other"]})
+    return write("model_index.json", index)
+
+
+def dangling(name: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / name).symlink_to("/nowhere/blob")
+
+
+LONG = json.dumps({"weight_map": {"a": "x" * 300}})
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (pipe("unet/a.safetensors.index.json"), r"^has an? unet/a.* that cannot be read \(is no regular file\)$"),
+        (pipe("unet/config.json"), r"^has a unet/config.json that cannot be read \(is no regular file\)$"),
+        (hole("unet/config.json", 1 << 30), r"^has a unet/config.json .* \(has more than 4000000 bytes\)$"),
+        (named("x" * 300), r"^names a file that cannot be read: File name too long \(x+.*\)$"),
+        (write("unet/a.safetensors.index.json", LONG), r"^names a file that cannot be read: File name too long \(x+"),
+        (dangling("unet/b.safetensors"), "^has a unet/b.safetensors that cannot be read: No such file or directory$"),
+    ],
+)
+def test_a_hostile_folder_is_neither_waited_for_nor_read_whole(
+    folder: Path, damage: Callable[[Path], object], reason: str
+) -> None:
+    damage(folder)
+    with pytest.raises(Broken, match=reason):
+        read_model_folder(folder)
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
+def test_a_tokenizer_is_not_waited_for(folder: Path, name: str) -> None:
+    pipe(f"tokenizer/{name}")(folder)
+    found = fakes.faults(fakes.request({"base_model.path": str(folder)}, "demo_base"))
+    assert [fault.code for fault in found] in (["tokenizer_unreadable"], [])
+
+
+@pytest.mark.parametrize("end", [".fp16", "-1-of-2.fp16", ".fp16-1-of-2"])
+def test_a_lone_variant_is_read_but_misses_for_a_run(folder: Path, end: str) -> None:
+    (folder / WEIGHTS).rename(folder / "unet" / f"diffusion_pytorch_model{end}.safetensors")
+    base = read_model_folder(folder)
+    assert base.missing == ("has only the fp16 variant of unet: rename the file or get the whole one",)
+    assert base.layouts["unet"].expand() == drawn.layers("shapes")
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [".weight._data", ".qweight", ".weight:qdata", ".weight.absmax", ".weight.quant_state.bitsandbytes__nf4", None],
+)
+def test_the_layers_of_a_packed_component_are_told_by_its_settings(tmp_path: Path, ending: str | None) -> None:
+    config: dict[str, Any] = {} if ending else {"quantization_config": {"quant_method": "some"}}
+    folder = drawn.write_base(tmp_path / "base", "FLUX.1-dev", **config)
+    packed: drawn.Tensors = {f"{name}{ending or '.weight'}": ("U8", (8, 1)) for name in drawn.layers("FLUX.1-dev")}
+    drawn.write(folder / "transformer" / "diffusion_pytorch_model.safetensors", packed)
+    base = read_model_folder(folder)
+    assert (base.quantised, base.guessed, base.missing) == (("transformer",), False, ())
+    assert base.layouts["transformer"].expand() == drawn.layers("FLUX.1-dev")
 
 
 SHARDS = '{"weight_map": {"a": "x-2.safetensors", "b": "x-1.safetensors"}}'
@@ -103,8 +177,8 @@ def test_half_of_the_shards_are_no_smaller_model(tmp_path: Path) -> None:
         name: "2.safetensors" if name.startswith("layers") else "1.safetensors" for name in drawn.layers("Z-Image")
     }
     first = {f"{name}.weight": ("F16", shape) for name, shape in drawn.layers("Z-Image", "^(?!layers)").items()}
-    drawn.write(part / "model.safetensors", first).rename(part / "1.safetensors")
-    (part / "model.safetensors.index.json").write_text(json.dumps({"weight_map": halves}))
+    drawn.write(part / "diffusion_pytorch_model.safetensors", first).rename(part / "1.safetensors")
+    (part / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps({"weight_map": halves}))
     base = read_model_folder(tmp_path / "base")
     assert base.missing == ("has no weights for transformer (ZImageTransformer2DModel): 2.safetensors",)
     assert base.layouts["transformer"].expand() == drawn.layers("Z-Image")
@@ -164,6 +238,12 @@ def test_settings_that_are_nearly_published_are_a_guess(
         ("StableDiffusionXLPipeline", {"cross_attention_dim": 2048}, "sdxl"),
         ("StableDiffusionPipeline", {"cross_attention_dim": [768]}, None),
         ("StableDiffusionPipeline", {}, None),
+        ("DiffusionPipeline", drawn.LAYOUTS["SDXL 1.0"].config, None),
+        ("MyOwnPipeline", drawn.LAYOUTS["SDXL 1.0"].config, None),
+        ("MyOwnPipeline", {"cross_attention_dim": 2048}, "other"),
+        ("KolorsPipeline", drawn.LAYOUTS["SDXL 1.0"].config, "other"),
+        ("IFPipeline", drawn.LAYOUTS["Stable Diffusion 1.5"].config, "other"),
+        ("AudioLDMPipeline", drawn.LAYOUTS["Stable Diffusion 1.5"].config, "other"),
         ("KolorsPipeline", {"cross_attention_dim": 2048}, "other"),
         ("KandinskyV22Pipeline", {"cross_attention_dim": 768}, "other"),
     ],
@@ -212,7 +292,7 @@ def test_a_damaged_base_is_refused_before_anything_loads(folder: Path) -> None:
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(b"torn")
     found = fakes.faults(fakes.request({"base_model.path": str(folder)}, "demo_base"))
     assert [(fault.code, fault.where) for fault in found] == [("base_missing", "base_model.path")]
-    assert found[0].what == f"{folder} has 4 bytes; a header alone has more"
+    assert found[0].what == f"{folder} has a {WEIGHTS} that has 4 bytes; a header alone has more"
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 
-from runner.contract.metadata import MAX_JSON, Claims, claimed_family, read_claims
+from runner.contract.headers import Broken
+from runner.contract.layers import table
+from runner.contract.metadata import MAX_JSON, MODEL_WORDS, Claims, claimed_family, read_claims
 
 ARCHITECTURE, VERSION, NAME = "modelspec.architecture", "ss_base_model_version", "ss_sd_model_name"
+PATH = "base_model_name_or_path"
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,7 @@ ARCHITECTURE, VERSION, NAME = "modelspec.architecture", "ss_base_model_version",
         ("auraflow", "auraflow"), ("shapes/lora", "shapes"),
         ("ltx-video/lora", "other"), ("hidream-i1/lora", "other"),
         ("my own model", None), ("", None), ("SDXL", "sdxl"),
+        ("Stable Diffusion 1.5", "sd1"), ("SD 1.5", "sd1"), ("Stable  Diffusion XL", "sdxl"), ("Wan 2.1", "wan"),
     ],
 )  # fmt: skip
 def test_the_name_of_an_architecture_means_a_family(text: str, family: str | None) -> None:
@@ -45,7 +50,7 @@ def test_the_name_of_an_architecture_means_a_family(text: str, family: str | Non
         ({ARCHITECTURE: "flux-1-dev/lora"}, "flux1", True, "modelspec.architecture 'flux-1-dev/lora'"),
         ({VERSION: "sd_v1"}, "sd1", True, "ss_base_model_version 'sd_v1'"),
         ({NAME: "sdxl.safetensors"}, "sdxl", False, "ss_sd_model_name 'sdxl.safetensors'"),
-        ({"base_model": "Qwen/Qwen-Image"}, "qwen-image", False, "base_model 'Qwen/Qwen-Image'"),
+        ({"base_model": "Qwen/Qwen-Image"}, "qwen-image", True, "base_model 'Qwen/Qwen-Image'"),
         ({NAME: "flux1-dev.safetensors", VERSION: "sdxl_1.0"}, "sdxl", True, "ss_base_model_version 'sdxl_1.0'"),
         ({VERSION: "mine", NAME: "flux1-dev.safetensors"}, "flux1", False, "ss_sd_model_name 'flux1-dev.safetensors'"),
         ({"note": "sdxl"}, None, False, ""),
@@ -72,11 +77,38 @@ def test_fields_for_it_are_asked_before_names_of_files(
         ("stable-diffusion-3-medium/lora", "Stable Diffusion 3 medium"),
         ("sdxl_base_v1-0", "SDXL 1.0"),
         ("stable-diffusion-xl-refiner-1.0", "SDXL 1.0 refiner"),
+        ("black-forest-labs/FLUX.1-Fill-dev", "FLUX.1-Fill-dev"),
+        ("black-forest-labs/FLUX.1-Canny-dev", "FLUX.1-Canny-dev"),
+        ("black-forest-labs/FLUX.1-Depth-dev", "FLUX.1-Canny-dev"),
+        ("black-forest-labs/FLUX.1-Kontext-dev", None),
+        ("Wan-AI/Wan2.1-T2V-14B-Diffusers", "Wan2.1-T2V-14B"),
+        ("wan2.1_t2v_1.3b", "Wan2.1-T2V-1.3B"),
+        ("Wan-AI/Wan2.1-I2V-14B-720P-Diffusers", "Wan2.1-I2V-14B"),
+        ("Wan2.1-VACE-14B", "Wan2.1-VACE-14B"),
+        ("Wan2.1-VACE-1.3B", "Wan2.1-VACE-1.3B"),
+        ("Wan2.2-I2V-A14B", "Wan2.2-I2V-A14B"),
+        ("Wan2.2-T2V-A14B", None),
+        ("Wan2.2-TI2V-5B", "Wan2.2-TI2V-5B"),
+        ("wan22_5b", "Wan2.2-TI2V-5B"),
+        ("wan21_14b", None),
+        ("stable-diffusion-v1-inpainting", "Stable Diffusion 1.5 inpainting"),
+        ("runwayml/stable-diffusion-inpainting", "Stable Diffusion 1.5 inpainting"),
+        ("stable-diffusion-xl-1.0-inpainting-0.1", "SDXL 1.0 inpainting"),
         ("sd_v1", None),
     ],
 )
 def test_a_claim_may_name_one_model_of_a_family(text: str, model: str | None) -> None:
     assert read_claims({VERSION: text}).model == model
+
+
+def test_every_claimed_model_stands_in_the_table() -> None:
+    assert {name for _, name in MODEL_WORDS if name} <= {layout.model for layout in table().layouts}
+
+
+def test_all_firm_claims_of_another_family_are_kept() -> None:
+    claims = read_claims({ARCHITECTURE: "sdxl", VERSION: "sd_v1", NAME: "flux1-dev"}, {PATH: "flux1"})
+    others = (("sd1", "ss_base_model_version 'sd_v1'"), ("flux1", "base_model_name_or_path 'flux1'"))
+    assert (claims.family, claims.firm, claims.others) == ("sdxl", True, others)
 
 
 def adapter(**settings: Any) -> dict[str, str]:
@@ -94,10 +126,86 @@ def test_the_adapter_metadata_of_diffusers_is_a_table_for_each_component() -> No
 
 def test_an_alpha_pattern_goes_before_the_alpha_of_all() -> None:
     claims = read_claims(
-        {}, {"r": 8, "lora_alpha": 8, "alpha_pattern": {"blocks.0.to_q": 4, "^x\\.to_k$": 2, "odd": "?"}}
+        {}, {"r": 8, "lora_alpha": 8, "alpha_pattern": {"blocks.0.to_q": 4, "^x\\.to_k$": 2, "odd": None}}
     )
     owners = ("base_model.model.blocks.0.to_q", "x.to_k", "blocks.1.to_q")
     assert [claims.alpha_of(owner) for owner in owners] == [4.0, 2.0, 8.0]
+
+
+@pytest.mark.parametrize(
+    ("prefix", "alpha"),
+    [
+        ("transformer.", 4.0), ("", 4.0), ("base_model.model.", 4.0), ("base_model.model.transformer.", 4.0),
+        ("diffusion_model.", 4.0), ("text_encoder.", 2.0), ("text_encoder_2.", None),
+    ],
+)  # fmt: skip
+def test_a_name_without_a_component_is_the_denoisers(prefix: str, alpha: float | None) -> None:
+    claims = read_claims(adapter(**{"text_encoder.lora_alpha": 2, "transformer.lora_alpha": 4}))
+    assert claims.alpha_of(f"{prefix}transformer_blocks.0.attn.to_q") == alpha
+
+
+def test_settings_of_one_component_are_not_those_of_another() -> None:
+    own = {"unet.lora_alpha": 8, "text_encoder.use_rslora": True, "text_encoder.alpha_pattern": {"to_q": 1}}
+    claims = read_claims(adapter(**own))
+    assert [claims.alpha_of(f"{part}.x.to_q") for part in ("unet", "text_encoder")] == [8.0, 1.0]
+    assert [claims.rslora_of(f"{part}.x.to_q") for part in ("unet", "text_encoder")] == [False, True]
+
+
+ODD_KEYS = ["to_q", "a.b", "a\\.b", ".*to_q", "a.*", "^a.*b$", "a.*x.*b", "^.*$", "a..*b", "x.*b.to_q", "^a.x.b$", "b$"]
+ODD_NAMES = [
+    "to_q",
+    "a.b",
+    "x.a.b",
+    "a.b.to_q",
+    "xa.b",
+    "a.x.b",
+    "x.a.x.x.b",
+    "a_to_q",
+    "b.a",
+    "a.x.b.to_q",
+    "ax.b",
+    "b",
+]
+
+
+@pytest.mark.parametrize("key", ODD_KEYS)
+def test_a_pattern_fits_the_names_that_it_fits_in_peft(key: str) -> None:
+    claims = read_claims({}, {"alpha_pattern": {key: 1}})
+    found = [name for name in ODD_NAMES if claims.alpha_of(name) == 1]
+    assert found == [name for name in ODD_NAMES if re.match(rf"(.*\.)?({key})$", name)]
+
+
+def test_the_first_pattern_that_fits_counts() -> None:
+    pattern = {".*to_k": 1, "a.to_k": 2, "to_q": 3, ".*": 4}
+    claims = read_claims(adapter(**{"unet.alpha_pattern": pattern}))
+    assert [claims.alpha_of(f"unet.a.{name}") for name in ("to_k", "to_q", "to_v")] == [1.0, 3.0, 4.0]
+
+
+def test_a_hostile_pattern_does_not_take_long() -> None:
+    claims = read_claims({}, {"alpha_pattern": {".*a" * 300 + "b": 1}})
+    assert claims.alpha_of("a." * 499) == 8.0
+
+
+@pytest.mark.parametrize("key", ["(a+)+", "a|b", "[ab]", "a+", "a\\.*b", "a^b", "a$b", "", "\\w"])
+def test_a_pattern_that_is_not_read_is_said(key: str) -> None:
+    with pytest.raises(Broken, match="alpha_pattern has a pattern that is not read"):
+        read_claims({}, {"alpha_pattern": {key: 1}})
+
+
+@pytest.mark.parametrize("setting", ["r", "lora_alpha", "alpha_pattern", "rank_pattern"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1" + "0" * 400, '"8"', "true", "[8]"])
+def test_a_strength_that_cannot_be_known_is_said(setting: str, value: str) -> None:
+    value = f'{{"to_q": {value}}}' if setting.endswith("pattern") else value
+    with pytest.raises(Broken, match=rf"^has an adapter_config\.json beside it whose {setting}.* could not be known$"):
+        read_claims({}, json.loads(f'{{"{setting}": {value}}}'))
+    with pytest.raises(Broken, match=rf"^has lora_adapter_metadata whose unet\.{setting}.* could not be known$"):
+        read_claims({"lora_adapter_metadata": f'{{"unet.{setting}": {value}}}'})
+
+
+@pytest.mark.parametrize("config", [{"alpha_pattern": ["a"]}, {"rank_pattern": 4}, {"use_rslora": "true"}])
+def test_a_setting_of_another_type_is_said(config: dict[str, Any]) -> None:
+    with pytest.raises(Broken, match="how strong it was trained could not be known"):
+        read_claims({}, config)
 
 
 @pytest.mark.parametrize(
@@ -105,11 +213,14 @@ def test_an_alpha_pattern_goes_before_the_alpha_of_all() -> None:
     [
         ({"r": 16, "lora_alpha": 32}, (16, 32.0, False, None)),
         ({"r": 16, "lora_alpha": 32, "use_rslora": True}, (16, 32.0, True, None)),
-        ({"use_rslora": "yes"}, (None, None, False, None)),
-        ({"r": 1.5, "lora_alpha": "x"}, (None, None, False, None)),
-        ({"base_model_name_or_path": "black-forest-labs/FLUX.1-dev"}, (None, None, False, "flux1")),
-        ({"base_model_name_or_path": None}, (None, None, False, None)),
-        ({"base_model_name_or_path": ["FLUX.1-dev"]}, (None, None, False, None)),
+        ({"use_rslora": False}, (None, 8.0, False, None)),
+        ({"r": 1.5, "lora_alpha": None}, (None, 8.0, False, None)),
+        ({"peft_type": "LOHA", "r": 8, "alpha": 16}, (8, 16.0, False, None)),
+        ({"peft_type": "LOKR", "r": 8, "lora_alpha": 16}, (8, 8.0, False, None)),
+        ({"peft_type": "OFT", "r": 8}, (8, None, False, None)),
+        ({"base_model_name_or_path": "black-forest-labs/FLUX.1-dev"}, (None, 8.0, False, "flux1")),
+        ({"base_model_name_or_path": None}, (None, 8.0, False, None)),
+        ({"base_model_name_or_path": ["FLUX.1-dev"]}, (None, 8.0, False, None)),
     ],
 )
 def test_the_config_of_peft_is_read(config: dict[str, Any], expected: tuple[Any, ...]) -> None:
@@ -146,11 +257,11 @@ def test_a_trigger_is_said_in_its_field(phrase: str, trigger: str | None) -> Non
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "null", "1", '{"a": 1}', "[" * 100_000, '"' + "x" * MAX_JSON + '"', '{"unet.r": []}']
+    "text", ["", "{", "[]", "null", "1", '{"a": 1}', "[" * 100_000, '"' + "x" * MAX_JSON + '"', '{"unet.r": null}']
 )
 def test_hostile_tables_claim_nothing(text: str) -> None:
     claims = read_claims({"lora_adapter_metadata": text, "ss_tag_frequency": text})
-    assert (claims.alpha, claims.rank, claims.trigger_hints, claims.alpha_pattern) == (None, None, (), {})
+    assert (claims.alpha, claims.rank, claims.trigger_hints, claims.says_alpha) == (None, None, (), False)
 
 
 def test_no_metadata_claims_nothing() -> None:

@@ -250,8 +250,8 @@ def test_a_part_that_the_metadata_promises_and_the_file_has_not_is_missed(place:
     trained = {"lora_adapter_metadata": '{"unet.r": 8, "text_encoder.r": 8}'}
     fakes.write_lora(place, fakes.layers_of_shapes("attn2.to_k"), metadata=trained)
     assert fakes.said(fakes.request(lora(place))) == [
-        "lora: emblem: says in its metadata that text_encoder was trained, and has no tensor of it: the file is not whole "
-        "[shapes]. Choose the base it was trained on, or get or convert the whole file."
+        "lora: emblem: says in its metadata that text_encoder was trained, and has no tensor of it: the file is not "
+        "whole [shapes]. Choose the base it was trained on, or get or convert the whole file."
     ]
 
 

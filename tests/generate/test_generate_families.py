@@ -462,5 +462,5 @@ def test_a_file_that_lost_a_part_is_refused_by_its_own_words(family: str, tmp_pa
     part = loras.folder(family).denoiser
     tensors = {name: tensor for name, tensor in as_diffusers(family)[0].items() if name.startswith(part)}
     said = json.dumps({f"{part}.r": RANK, "text_encoder.r": RANK})
-    with pytest.raises(Refused, match="its metadata says that text_encoder was trained, and the file has no tensor"):
+    with pytest.raises(Refused, match="says in its metadata that text_encoder was trained, and has no tensor"):
         attempt(tmp_path, family, tensors, TOLD, lora_adapter_metadata=said)
