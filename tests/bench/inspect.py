@@ -63,7 +63,7 @@ def write(path: Path, layout: Layout, num_modules: int) -> Path:
         for suffix, shape in (("lora_down.weight", [RANK, num_in]), ("lora_up.weight", [num_out, RANK]), ("alpha", [])):
             begin, end = end, end + 2 * (shape[0] * shape[1] if shape else 1)
             header[f"{owner}.{suffix}"] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
-    raw = json.dumps(header).encode()
+    raw = json.dumps(header, separators=(",", ":")).encode()  # as safetensors writes it
     with path.open("wb") as file:
         file.write(len(raw).to_bytes(8, "little") + raw)
         file.truncate(8 + len(raw) + end)
