@@ -192,7 +192,7 @@ def _objections(
         yield CANNOT_TELL, "cannot_tell", f"{what}, and its weights are not here to compare"
     if packed := sorted({bound.component for bound in binding.bound.values()} & set(base.quantised)):
         what = f"{binding.coverage} modules have their place, and {', '.join(packed)} is quantised"
-        yield CANNOT_TELL, "lora_unloadable", f"{what}: our loader applies a LoRA to whole weights"
+        yield CANNOT_TELL, "base_quantised", f"{what}: our loader applies a LoRA to whole weights"
     yield from _doubts(lora, base, family, model)
 
 

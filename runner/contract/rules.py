@@ -204,6 +204,7 @@ def _base_of(request: Request, family: str) -> str:
 FIXES = {
     "shape_conflict": "Choose the base it was trained on",
     "lora_unloadable": "Convert the file to a plain LoRA (kohya, PEFT or diffusers naming)",
+    "base_quantised": "Choose the base with whole weights",
     "family_mismatch": "Choose the base it was trained on, or another LoRA",
     "cannot_tell": "Name its family and base on the card, or give a reason in lora.accept_unknown",
 }
