@@ -5,12 +5,14 @@ It holds the table of workers, prints faults once, and turns every ending into i
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,20 @@ runner: declarative experiments with LoRA image generation
   python -m runner +experiment=NAME [key=value ...]     run, or resume
   python -m runner -m +experiment=NAME seed=1,2,3       sweep: all jobs are checked before the first starts
   python -m runner +experiment=NAME until=contract      faults, contract card and token table; nothing is written
-  python -m runner status [RUN]                         what is true now
+  python -m runner status [RUN] [--follow]              what is true now
   python -m runner inspect THING                        a run, an image digest, a .safetensors file, a model folder
-  python -m runner verify [RUN | --all]                 hash everything again; exit 4 on any difference
+  python -m runner find [--prompt TEXT] [--min S=0.8]   images across runs, by what made them and by their scores
+  python -m runner verify [RUN | --all] [--repair]      hash everything again; exit 4 on any difference
+  python -m runner compare RUN RUN [--knob KEY]         a controlled comparison, or a refusal with the differences
+  python -m runner import PATH... --source TEXT         images from elsewhere, with where they come from
+  python -m runner delete DIGEST... --reason TEXT       a tombstone; gc [--yes] removes bytes that nobody names
+  python -m runner export gallery RUN                   a run's images as files with names, and a page
+  python -m runner rebuild [index | mlflow]             projections made again from the truth
+  python -m runner gpu [hold -- COMMAND]                who holds the device; run any command under its lease
   python -m runner ui                                   the MLflow UI
 
 Experiments: {experiments}
-Every verb takes --json and --outputs DIR; `python -m runner VERB --help` says more.
+Verbs take --json and --outputs DIR; `python -m runner VERB --help` says more.
 Exit codes: 0 complete, 1 unavailable, 2 refused, 3 failed or incomplete, 4 corrupt, 130 interrupted.
 """
 
@@ -112,8 +121,6 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
     with clock.phase("plan"):
         from runner import execute, track
         from runner.report.live import Live
-        from runner.report.page import write_report
-        from runner.store import Store
 
         accepted = execute.accept(accepted_contract, pins)
         workers = _workers()
@@ -134,22 +141,41 @@ def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
     with progress as live:
         watch = execute.Watch(on_open=open_tracker, on_event=live.on_event, on_progress=live.on_progress)
         result = execute.execute(accepted, workers, clock, watch)
-    try:
-        write_report(result.folder, Store(result.folder.parent.parent / "objects"))
-    except OSError as error:  # a projection never fails a run
-        print(f"the report was not written: {error}", file=sys.stderr)
-    if request.track.kind == "mlflow" and not trackers and not track.read_pointer(result.folder):
+    if not trackers and not track.read_pointer(result.folder).get("closed"):
         open_tracker(result.folder)  # nothing to make, but an earlier attempt was not tracked
-    if trackers and (ending := trackers[0].finish()) != "tracked":
-        print(f"MLflow is {ending}; the journal has it all ({result.folder / 'tracking.log'})", file=sys.stderr)
-    mlflow_run_id = track.read_pointer(result.folder).get("mlflow_run_id")
+    with contextlib.suppress(KeyboardInterrupt):  # the run has its ending; what shows it can be made again
+        _project(result, trackers)
     if result.bug:
         traceback.print_exception(result.bug)
     try:
-        _tell(request, result, mlflow_run_id)
+        _tell(request, result, track.read_pointer(result.folder).get("mlflow_run_id"))
     except BrokenPipeError:
         _close_output()
     return result.exit_code
+
+
+def _project(result: Any, trackers: list[Any]) -> None:
+    """Bring report, index and MLflow up to date; none of them can fail a run."""
+    from runner import index
+    from runner.report.page import write_report
+    from runner.store import open_store
+
+    outputs = result.folder.parent.parent
+    with _said("report"):
+        write_report(result.folder, open_store(outputs, None))
+    with _said("index"):
+        index.refresh(outputs)
+    if trackers and (line := trackers[0].finish().line(outputs)):
+        print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _said(name: str) -> Iterator[None]:
+    """What keeps a projection from being written is said, and nothing more."""
+    try:
+        yield
+    except (OSError, RunnerError) as error:
+        print(f"the {name} was not written: {error}", file=sys.stderr)
 
 
 def _workers() -> dict[str, Any]:
@@ -188,7 +214,7 @@ def _show_plan(accepted: Any) -> int:
         images = [{"key": i.key, "seed": i.seed, "prompt": i.prompt.text} for i in accepted.plan.images]
         print(json.dumps({"identity": accepted.plan.identity, "expected": expected, "images": images, "faults": []}))
     else:
-        print_plan(expected, len(accepted.plan.steps), accepted.device, accepted.weights_mib)
+        print_plan(expected, len(accepted.plan.steps), accepted.device, accepted.memory)
     return 0
 
 

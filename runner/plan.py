@@ -6,7 +6,7 @@ the weights) and nothing that does not. What it does not know: how a step is don
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,9 +74,9 @@ class Plan:
 def make_plan(request: Request, prompts: Sequence[PromptPlan], pins: Mapping[str, Any], device: str) -> Plan:
     """Expand a request. `pins` are the parties' digests; `device` is the kind the work will run on."""
     images = tuple(
-        ImagePlan(f"{prompt.key}.{number:03d}", prompt, image_seed(request.seed, prompt, number))
+        ImagePlan(f"{prompt.key}.{number:03d}", prompt, seed)
         for prompt in prompts
-        for number in range(request.generate.images_per_prompt)
+        for number, seed in enumerate(image_seeds(request.seed, prompt, request.generate.images_per_prompt))
     )
     batches = [
         images[at : at + request.generate.batch_size] for at in range(0, len(images), request.generate.batch_size)
@@ -88,12 +88,13 @@ def make_plan(request: Request, prompts: Sequence[PromptPlan], pins: Mapping[str
     return Plan(store.digest_of([[step.digest, step.items] for step in steps]), images, steps)
 
 
-def image_seed(root: int, prompt: PromptPlan, number: int) -> int:
-    """The seed of an image: from the run's seed, the prompt's id and the number, never from its place in a list.
-
-    Both arms of a probe share their seeds, so that they differ in the trigger alone.
+def image_seeds(root: int, prompt: PromptPlan, count: int) -> Iterator[int]:
+    """The seeds of a prompt's images: from the run's seed, the prompt's id and the image's number, never from its
+    place in a list. Both arms of a probe share their seeds, so that they differ in the trigger alone.
     """
-    return int(store.digest_of([root, prompt.id, number])[: SEED_BITS // 4], 16)
+    begin = store.canonical([root, prompt.id, 0]).removesuffix(b"0]")  # the numbers alone differ
+    for number in range(count):
+        yield int(store.digest(b"%s%d]" % (begin, number))[: SEED_BITS // 4], 16)
 
 
 def _generate_settings(request: Request, pins: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -142,7 +143,12 @@ def manifest(
         "images": [[image.key, prompts[image.prompt.key], image.seed] for image in plan.images],
         "steps": [{"kind": s.kind, "digest": s.digest, "items": len(s.images)} for s in plan.steps],
         "expected": {"images": plan.num_expected["image"], "verdicts": plan.num_expected["verdict"]},
-        "storage": {"kind": request.storage.kind, "names": "objects/<sha256[:2]>/<sha256[2:]>", "media": "image/png"},
+        "storage": {
+            "kind": request.storage.kind,
+            "uri": request.storage.uri,
+            "names": "objects/<sha256[:2]>/<sha256[2:]>",
+            "media": "image/png",
+        },
         "tokens": [dict(row) for row in tokens],
         "environment": dict(environment),
         "fallback": fallback,

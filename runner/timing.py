@@ -26,6 +26,7 @@ class Clock:
     durations_s: dict[str, list[float]] = field(default_factory=dict)
     broke_in: str | None = None  # the innermost phase that an exception left
     _stack: list[list[float]] = field(default_factory=list)
+    _open: list[tuple[str, float]] = field(default_factory=list)  # phases that are entered, with their beginning
     _started: float | None = None
 
     def start(self, at: float | None = None) -> None:
@@ -39,6 +40,7 @@ class Clock:
         inner = [0.0]
         self._stack.append(inner)
         begun = self.now()
+        self._open.append((name, begun))
         try:
             yield
         except BaseException:
@@ -48,9 +50,16 @@ class Clock:
             self.sync()
             spent = self.now() - begun
             self._stack.pop()
+            self._open.pop()
             if self._stack:
                 self._stack[-1][0] += spent
             self.durations_s.setdefault(name, []).append(spent - inner[0])
+
+    def lasting(self, at_least_s: float) -> tuple[str, float] | None:
+        """The innermost phase that was entered at least so long ago, and its seconds. Any thread may ask."""
+        now = self.now()
+        spans = [(name, now - begun) for name, begun in reversed(self._open)]
+        return next((span for span in spans if span[1] >= at_least_s), None)
 
     def add(self, name: str, seconds: float) -> None:
         """Count a phase that was over before this clock existed."""

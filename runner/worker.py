@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from runner.config.tree import Request
+from runner.gpu import PeakMeter
 from runner.plan import Step
-from runner.store import Store
+from runner.store import Objects
 from runner.timing import Clock
 
 
@@ -58,13 +59,15 @@ class Bench:
 
     request: Request
     facts: Any  # the accepted contract: paths, files, tokens
-    store: Store
+    store: Objects
     clock: Clock
     device: str  # torch's name of it, such as `cpu` or `cuda:0`
     images: Mapping[str, str]  # digests of finished images by item
     note: Callable[..., None]  # writes a journal line: note(event, **facts)
     status: Callable[[str], None]  # moves the run's status
     progress: Callable[[Progress], None] = lambda moment: None
+    meter: PeakMeter = field(default_factory=lambda: PeakMeter("cpu"))
+    took: Callable[[str, int | None], None] = lambda role, peak_mib: None  # told when a role is released
     _role: str | None = None
     _model: Any = field(default=None, repr=False)
 
@@ -73,6 +76,7 @@ class Bench:
         if self._role != role:
             self.release()
             self.status("loading")
+            self.meter.start()
             self._model, self._role = load(self), role
         return self._model
 
@@ -80,6 +84,7 @@ class Bench:
         """Let go of the resident model and hand its memory back."""
         if self._role is None:
             return
+        self.took(self._role, self.meter.read())
         self.status("releasing")
         with self.clock.phase("release"):
             self._model, self._role = None, None

@@ -15,9 +15,9 @@ from tests.fakes import ROOT
 PACKAGE = ROOT / "runner"
 LAYERS = (
     ("errors",),
-    ("config", "store", "timing"),
-    ("journal", "index", "gpu", "contract", "prompt", "environment", "builtin"),
-    ("plan", "worker"),
+    ("config", "store", "timing", "paired"),
+    ("journal", "index", "ledger", "gpu", "contract", "prompt", "environment", "builtin"),
+    ("plan", "worker", "controlled"),
     ("dataset", "generate", "train", "critic", "taste", "diagnose"),
     ("execute",),
     ("verbs", "review", "report", "track"),
@@ -31,6 +31,7 @@ OWNERS = {
     "transformers": {"generate", "critic", "builtin"},
     "peft": {"generate", "builtin"},
     "mlflow": {"track"},
+    "obstore": {"store"},
 }
 
 

@@ -315,7 +315,8 @@ def test_no_events_are_a_planned_run() -> None:
 
 
 def test_the_last_word_on_an_item_counts() -> None:
-    state = journal.fold([event("unmade", key="a"), event("made", key="a"), event("unmade", key="b")])
+    words = [("unmade", "a"), ("made", "a"), ("unmade", "b")]
+    state = journal.fold([event(kind, key=key, step="s") for kind, key in words])
     assert (sorted(state.items), sorted(state.made())) == (["a", "b"], ["a"])
 
 

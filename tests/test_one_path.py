@@ -21,6 +21,10 @@ def _calls(name: str) -> Callable[[ast.AST], bool]:
     return lambda node: isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == name
 
 
+def _calls_whole(name: str) -> Callable[[ast.AST], bool]:
+    return lambda node: isinstance(node, ast.Call) and ast.unparse(node.func) == name
+
+
 def _attribute(name: str) -> Callable[[ast.AST], bool]:
     return lambda node: isinstance(node, ast.Attribute) and node.attr == name
 
@@ -34,7 +38,7 @@ def _is_table_of_workers(node: ast.AST) -> bool:
 
 
 def test_only_the_loop_calls_a_worker() -> None:
-    assert _where(_calls("work")) == {"runner.execute.loop"}
+    assert _where(_calls_whole("work")) == {"runner.execute.loop"}
     assert _where(_looks_up_a_worker) == {"runner.execute.loop"}
 
 
@@ -45,7 +49,7 @@ def test_only_the_door_has_the_table_of_workers() -> None:
 
 
 def test_only_the_door_starts_the_loop() -> None:
-    assert _where(_calls("execute")) == {"runner.__main__"}
+    assert _where(_calls_whole("execute.execute")) == {"runner.__main__"}
 
 
 @pytest.mark.parametrize("name", ["load_lora_weights", "set_adapters", "unload_lora_weights", "load_lora_adapter"])

@@ -51,6 +51,8 @@ DEMO = "+experiment=demo"
         ([DEMO, "seed=true"], "seed: is True. It should be a valid integer."),
         ([DEMO, "generate.scheduler=Eulr"], "generate.scheduler: Eulr is not in the installed diffusers. Name a class"),
         ([DEMO, "lora.base=other"], "lora.base: emblem was trained on other; base_model is shapes. Choose base_model="),
+        ([DEMO, "track.uri=http://me:secret@host"], "track.uri: holds a password, which a manifest would keep. Leave"),
+        ([DEMO, "storage=s3"], "storage.uri: "),
         (["experiment=demo"], "experiment: is not chosen by default. Type `+experiment=demo`."),
     ],
 )  # fmt: skip

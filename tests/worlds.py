@@ -50,7 +50,7 @@ def accept(outputs: Path, *overrides: str, base: tuple[str, ...] = TINY) -> exec
 
 @functools.cache
 def _agreed(overrides: tuple[str, ...]) -> tuple[contract.Contract, contract.Pins]:
-    agreed = contract.check(config.parse_request(config.compose(overrides)))
+    agreed = contract.check(config.parse_request(config.compose((*overrides, "outputs=chosen-later"))))
     return agreed, contract.pin(agreed)
 
 
@@ -76,7 +76,7 @@ def bench(accepted: execute.Accepted, **changes: Any) -> Bench:
 def folded(run_folder: Path) -> dict[str, Any]:
     """What a run came to, without what time and chance put into it."""
     items = journal.read_run(run_folder).state.items
-    return {key: (event["event"], event.get("object"), event["step"]) for key, event in sorted(items.items())}
+    return {key: (item.made, item.object, item.step) for key, item in sorted(items.items())}
 
 
 def events(run_folder: Path, kind: str) -> list[journal.Event]:

@@ -211,8 +211,14 @@ class Runtime(Section):
 
 
 class Storage(Section):
-    kind: Literal["folder"]
-    """Where bytes are kept."""
+    kind: Literal["folder", "s3"]
+    """Where objects are kept: below `outputs`, or in a bucket. The first run in an outputs folder decides it."""
+    uri: Annotated[str, Field(pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9_.=-]+)*$")] | None
+    """Bucket and prefix, `s3://BUCKET/PREFIX`; null for a folder."""
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^/@\s?#]+$")] | None
+    """Address of a server that speaks S3; null is AWS. Credentials stand in the environment alone."""
+    region: Name | None
+    """Region of the bucket, such as us-east-1; null for a folder."""
     min_free_mib: Annotated[int, Field(ge=0)]
     """Free disk space in MiB that must be there before a run starts, beside what its images need."""
 
@@ -227,7 +233,7 @@ class Track(Section):
     thumbnails: bool
     """Log every image under a stable key for the chart view."""
     timeout_s: Annotated[float, Field(gt=0)]
-    """How long the end of a run waits for the tracker; it goes on in the background after that."""
+    """How long the end of a run waits for a tracker that answers; one that does not is known within seconds."""
 
 
 class Local(Section):

@@ -60,6 +60,8 @@ def check(request: Request) -> Contract:
     faults: list[Fault] = []
     entries = parties.read_prompts(request, faults)
     faults += [
+        *machine.check_secrets(request),
+        *store.storage_faults(request.storage, Path(request.outputs).absolute()),
         *rules.check_stages(request),
         *rules.check_settings(request, machine.device_of(request)),
         *rules.check_budget(request),

@@ -16,6 +16,7 @@ from typing import Any
 from runner import contract
 from runner.config.tree import Criterion, CriticProfile
 from runner.contract.folders import weights_digest
+from runner.contract.machine import is_out_of_memory
 from runner.critic.verdict import CriterionScore
 from runner.errors import Failed, Fault, first_line
 from runner.plan import PromptPlan
@@ -58,12 +59,19 @@ def load_clip(bench: Bench) -> ClipCritic:
         folder = contract.locate(profile.path or "")
         assert folder is not None
         try:
-            model = transformers.CLIPModel.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            model, told = transformers.CLIPModel.from_pretrained(
+                folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
+            )
             tokenizer = transformers.CLIPTokenizer.from_pretrained(folder, local_files_only=True)
             processor = transformers.CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # transformers and safetensors raise a dozen kinds here
+            if is_out_of_memory(error):
+                raise
             what = f"{folder} does not load as a CLIP model: {first_line(error)}"
             raise Failed("load", Fault("load_failed", "critic.path", what, "Get its files again")) from error
+        if missing := sorted(told["missing_keys"]):  # filled with chance, and only a warning says so
+            what = f"{folder} has no weights for {len(missing)} tensors (first {missing[0]})"
+            raise Failed("load", Fault("weights_missing", "critic.path", what, "Get its files again"))
         model.eval().to(bench.device)
         embedded = {c.id: _embed_criterion(c, model, tokenizer, processor, bench.device) for c in profile.criteria}
     identity = {

@@ -6,20 +6,20 @@ traceback is shown.
 
 from __future__ import annotations
 
-import io
-import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from runner.config.tree import Request
+from runner.contract.machine import is_out_of_memory
 from runner.errors import Failed, Fault, Interrupted, RunnerError, Unavailable, first_line
 from runner.journal import Journal
 
-OUT_OF_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate|failed to allocate", re.IGNORECASE)
+PHASE_OF_KIND = {"sampling": "sample", "critic": "review"}  # where an item was lost
+Lost = tuple[str, str]  # of an item that was not made: its kind of failure and the reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,12 @@ class Ending:
     bug: BaseException | None = None  # shown with its traceback
 
     def as_dict(self) -> dict[str, Any] | None:
+        """The record of a failure: what kind, in which phase, at which item, its cause and what to do."""
         if self.fault is None:
             return None
-        return {**self.fault.as_dict(), "kind": self.kind, "phase": self.phase, "item": self.item}
+        fault = self.fault.as_dict()
+        told = {"cause": fault.pop("what"), "hint": fault.pop("fix")}
+        return {"kind": self.kind, "phase": self.phase, "item": self.item, **told, **fault}
 
 
 def ending_of(error: BaseException, phase: str | None) -> Ending:
@@ -46,39 +49,30 @@ def ending_of(error: BaseException, phase: str | None) -> Ending:
         return Ending("interrupted", Interrupted.exit_code, INTERRUPTED, "interrupted", phase)
     if isinstance(error, Unavailable):
         return Ending("blocked", error.exit_code, error.faults[0], "preflight", phase)
-    if isinstance(error, Failed):
-        return Ending("failed", error.exit_code, error.faults[0], error.kind, phase, error.item)
     if isinstance(error, RunnerError):
-        return Ending("failed", error.exit_code, error.faults[0], "storage", phase)
-    if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error)):
+        kind, item = (error.kind, error.item) if isinstance(error, Failed) else ("storage", None)
+        return Ending("failed", error.exit_code, error.faults[0], kind, phase, item)
+    if is_out_of_memory(error):
         return Ending("failed", Failed.exit_code, _out_of_memory(error), "oom", phase)
+    if isinstance(error, OSError):
+        return Ending("failed", Failed.exit_code, _storage(error), "storage", phase)
     return Ending("failed", Failed.exit_code, _bug(error), "internal", phase, bug=error)
 
 
-def incomplete(problems: Sequence[str], num_items: int) -> Ending:
-    what = f"{len(problems)} of {num_items} items are not there: {'; '.join(problems[:3])}"
-    fix = "`python -m runner status` counts them; the same command tries again"
-    return Ending("incomplete", Failed.exit_code, Fault("incomplete", "run", what, fix), "sampling", "verify")
+def incomplete(lost: Mapping[str, Lost], num_items: int) -> Ending:
+    """Items that are not there, each with its kind and reason."""
+    first, (kind, _) = next(iter(lost.items()))
+    told = "; ".join(f"{item} {reason}" for item, (_, reason) in islice(lost.items(), 3))
+    what = f"{len(lost)} of {num_items} items are not there: {told}"
+    fix = "`python -m runner inspect RUN` lists them; the same command tries again"
+    phase = PHASE_OF_KIND.get(kind, "verify")
+    return Ending("incomplete", Failed.exit_code, Fault("incomplete", "run", what, fix), kind, phase, first)
 
 
 def unscored(num_unscored: int, num_verdicts: int, most: float) -> Ending:
     what = f"left {num_unscored} of {num_verdicts} images unscored; critic.max_unscored_share is {most:g}"
     fix = "`python -m runner inspect RUN` gives the reasons; images and verdicts are kept"
     return Ending("failed", Failed.exit_code, Fault("critic_unscored", "critic", what, fix), "critic", "review")
-
-
-def image_problem(data: bytes, request: Request) -> str | None:
-    """Why bytes are not an image of the planned size; None when they are."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            size = image.size
-    except (UnidentifiedImageError, OSError) as error:
-        return f"does not decode ({type(error).__name__})"
-    wanted = (request.generate.width, request.generate.height)
-    return None if size == wanted else f"is {size[0]}x{size[1]}, planned was {wanted[0]}x{wanted[1]}"
 
 
 @contextmanager
@@ -111,6 +105,13 @@ INTERRUPTED = Fault("interrupted", "run", "was interrupted; finished images are 
 def _out_of_memory(error: BaseException) -> Fault:
     fix = "Choose a smaller generate.batch_size or size, a smaller runtime.dtype, or runtime.offload"
     return Fault("out_of_memory", "device", f"ran out of memory ({first_line(error)})", fix)
+
+
+def _storage(error: OSError) -> Fault:
+    """What the operating system refused outside of the rooms that write: still a reason, and no bug."""
+    what = f"was refused by the operating system ({error.strerror or first_line(error)})"
+    fix = "Free space or mend the permissions there, then run the same command again to resume"
+    return Fault("storage_failed", str(error.filename or "run"), what, fix)
 
 
 def _bug(error: BaseException) -> Fault:

@@ -10,15 +10,15 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
-from runner import environment, gpu, journal
+from runner import environment, gpu, journal, ledger
 from runner.config.tree import Request
 from runner.contract import Contract, Pins, card
 from runner.contract.machine import device_of
 from runner.errors import Corrupt, Fault, Refused, choose
+from runner.execute import memory
 from runner.plan import Plan, PromptPlan, changed_fields, make_plan, manifest
 from runner.prompt import few
 
@@ -32,7 +32,12 @@ class Accepted:
     plan: Plan
     device: str
     fallback: str | None
-    weights_mib: int
+    needs: gpu.Needs
+
+    @property
+    def memory(self) -> str:
+        """Needed memory against the device's, in words."""
+        return gpu.admit(self.needs, gpu.memory_of(self.device), None).text
 
     @property
     def request(self) -> Request:
@@ -43,11 +48,10 @@ def accept(contract: Contract, pins: Pins) -> Accepted:
     """Plan an accepted contract on the device it will run on. Raises Refused when memory, disk or run.id say no."""
     device, fallback = _device(contract.request)
     outputs = Path(contract.request.outputs).absolute()
-    need_mib = weights_mib(contract)
-    if contract.request.runtime.offload == "none" and (
-        fault := gpu.admit(need_mib, gpu.total_mib(device), device, "total")
-    ):
-        raise Refused(fault)
+    needs = memory.needs(contract, pins, device, outputs)
+    asked = gpu.admit(needs, gpu.Memory(None, gpu.total_mib(device)), None)
+    if asked.verdict == "never" and asked.fault:
+        raise Refused(asked.fault)
     prompts = [
         PromptPlan(p.key, p.id, p.text, {s.name: s.text for s in p.sections}, p.triggered) for p in contract.prompts
     ]
@@ -55,13 +59,7 @@ def accept(contract: Contract, pins: Pins) -> Accepted:
     check_disk(contract.request, outputs, len(plan.images))
     if contract.request.run.id:
         _named_run(outputs / "runs", contract.request.run.id)
-    return Accepted(contract, pins, plan, device, fallback, need_mib)
-
-
-def weights_mib(contract: Contract) -> int:
-    """Memory of the base's weights in MiB at the configured dtype, from the headers of its files."""
-    values = sum(prod(shape) for shape in contract.base.shapes.values())
-    return values * (4 if contract.request.runtime.dtype == "float32" else 2) >> 20
+    return Accepted(contract, pins, plan, device, fallback, needs)
 
 
 def _device(request: Request) -> tuple[str, str | None]:
@@ -143,3 +141,28 @@ def _refuse_changed_settings(accepted: Accepted, folder: Path, stored: Mapping[s
 
 def _texts(manifest: Mapping[str, Any]) -> dict[str, str]:
     return {prompt["key"]: prompt["text"] for prompt in manifest["prompts"]}
+
+
+RESERVE = ".reserve"  # hidden: no part of a run
+RESERVE_BYTES = 1 << 16
+
+
+def reserve(folder: Path) -> None:
+    """Keep some bytes of the disk for the line that says how the attempt ended. Raises Failed(storage)."""
+    try:
+        (folder / RESERVE).write_bytes(os.urandom(RESERVE_BYTES))
+    except OSError as error:
+        raise journal.not_writable(folder / RESERVE, error) from error
+
+
+def free_reserve(folder: Path) -> None:
+    (folder / RESERVE).unlink(missing_ok=True)
+
+
+def tombstones(folder: Path) -> dict[str, str]:
+    """Digests that a human deleted from this run, each with the reason. Raises Corrupt when the ledger is altered."""
+    outputs = folder.parent.parent
+    known = ledger.read(outputs)
+    ledger.refuse_broken(outputs, known)
+    record = f"{folder.parent.name}/{folder.name}"
+    return {name: str(event["reason"]) for name, event in known.tombstones.items() if known.deletes(name, record)}

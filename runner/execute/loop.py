@@ -7,23 +7,27 @@ complete that does not verify. What it does not know: how a step is done, Hydra,
 
 from __future__ import annotations
 
-import json
+import gc
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import environment, gpu, journal
-from runner.errors import Fault, Refused, Unavailable
+from runner import environment, gpu, journal, ledger
+from runner.errors import Failed, Fault, Refused
 from runner.execute import folders
-from runner.execute.ending import Ending, ending_of, image_problem, incomplete, interruptible, unscored
+from runner.execute.ending import Ending, Lost, ending_of, incomplete, interruptible, unscored
 from runner.execute.folders import Accepted
+from runner.execute.left import Left, decide, is_stale, unsound
+from runner.execute.lines import lines_of, unmade
+from runner.execute.memory import peak_key
+from runner.execute.pulse import Pulse
 from runner.plan import Step
-from runner.store import Store, digest
+from runner.store import Objects, open_store
 from runner.timing import Clock
-from runner.worker import Bench, Outcome, Progress, Work
+from runner.worker import Bench, Progress, Unmade, Work
 
 PHASES_OF = {
     "waiting_for_gpu": "gpu_wait", "loading": "load_base", "warming": "warmup", "generating": "sample",
@@ -60,159 +64,174 @@ def execute(accepted: Accepted, workers: Mapping[str, Work], clock: Clock, watch
     with clock.phase("plan"):
         folder = folders.run_folder(accepted, outputs)
         owner = gpu.this_process(folder.name, "generator")
-    with gpu.only_writer(folder, owner):
+    with ledger.using(outputs), gpu.only_writer(folder, owner):
         with clock.phase("plan"):
-            log, events = journal.open_journal(folder, folders.keep_manifest(accepted, folder))
-        run = Run(accepted, folder, log, Store(outputs / "objects"), clock, watch, journal.fold(events))
-        return run.go(workers, owner)
+            objects = open_store(outputs, accepted.request.storage)
+            genesis = folders.keep_manifest(accepted, folder)
+        with clock.phase("verify"), _no_garbage():
+            log, state = journal.open_log(folder, genesis, journal.fold_slim)
+            left = decide(accepted.plan, state, objects, folders.tombstones(folder))
+        return Run(accepted, folder, log, objects, clock, watch, state, left).go(workers, owner)
 
 
 class Run:
     """One attempt: the loop and what it keeps in mind. Lives inside `execute` only."""
 
     def __init__(
-        self, accepted: Accepted, folder: Path, log: journal.Journal, objects: Store, clock: Clock,
-        watch: Watch, state: journal.State,
+        self, accepted: Accepted, folder: Path, log: journal.Journal, objects: Objects, clock: Clock,
+        watch: Watch, state: journal.State, left: Left,
     ) -> None:  # fmt: skip
         self.accepted, self.folder, self.log, self.objects = accepted, folder, log, objects
-        self.clock, self.watch, self.state = clock, watch, state
-        self.made: dict[str, str] = {}  # item -> digest of what is stored and committed
-        self.kept: set[str] = set()  # items of earlier attempts that verify
+        self.clock, self.watch, self.state, self.left = clock, watch, state, left
+        self.made = left.made  # item -> digest of what is stored and committed
+        self.now: set[str] = set()  # items that this attempt made
+        self.lost: dict[str, Lost] = {}
+        self.pulse = Pulse(log, clock)
+        self.meter = gpu.PeakMeter(accepted.device)
 
     def go(self, workers: Mapping[str, Work], owner: gpu.Owner) -> Result:
         """Do what is left, and end the attempt with one line, whatever happens on the way."""
-        with self.clock.phase("verify"):
-            work = self._what_is_left()
-        if self.state.status == "complete" and not any(work.values()):
-            return Result(self.folder.name, self.folder, "complete", 0, {}, count_kinds(self.kept), None)
-        if any(work.values()) and self.state.attempts:
+        if self.state.status == "complete" and not self.left.again:
+            with self.clock.phase("verify"):
+                self._forget(unsound(self.made, self.objects))
+            if not self.left.again:
+                self._seal()
+                return self._result(Ending("complete", 0))
+        if self.left.again and self.state.attempts:
             self._refuse_changed_environment()
         with interruptible(self.log) as stop_listening:
             try:
-                self._start(work, owner)
-                self._loop(work, workers, owner)
-                ending = self._verified()
+                with self.pulse.beating():
+                    self._start(owner)
+                    ending = self._work(workers, owner)
+                stop_listening()
             except BaseException as error:
-                ending = ending_of(error, self.clock.broke_in)
-            stop_listening()
+                stop_listening()
+                ending = ending_of(error, self.clock.broke_in or PHASES_OF.get(self.state.status))
             return self._end(ending)
 
-    def _start(self, work: Mapping[str, list[str]], owner: gpu.Owner) -> None:
+    def _work(self, workers: Mapping[str, Work], owner: gpu.Owner) -> Ending:
+        """Make what is left and hash everything; what does not verify is made once more before it counts as lost."""
+        self._loop(workers, owner)
+        if self._unsound_again():
+            self._loop(workers, owner)
+            self._unsound_again()
+        return self._ending()
+
+    def _start(self, owner: gpu.Owner) -> None:
         with self.clock.phase("record"):
-            left = count_kinds(item for items in work.values() for item in items)
             self.log.watchers.append(self.watch.on_event)
-            self.log.append({"event": "started", "owner": owner.as_dict(), "left": left})
-            self._note_resumption(work)
+            self.log.append({"event": "started", "owner": owner.as_dict(), "left": count_kinds(self.left.again)})
+            if self.state.attempts:  # why each item is kept or made again; a first pass has nothing to say
+                left, kept = self.left, len(self.made.keys() - self.left.again.keys())
+                self._note("resumed", kept=kept, kept_because=left.kept_because, again=left.again, deleted=left.deleted)
+            folders.reserve(self.folder)
             self.watch.on_open(self.folder)
 
-    def _what_is_left(self) -> dict[str, list[str]]:
-        """Per step, the items that are missing or do not verify; the others are kept, each with its digest."""
-        known = self.state.made()
-        work: dict[str, list[str]] = {}
-        for step in self.accepted.plan.steps:
-            left = work[step.digest] = []
-            for item in step.items:
-                event = known.get(item)
-                if event and event["step"] == step.digest and self.objects.holds(event["object"]):
-                    self.made[item] = event["object"]
-                    self.kept.add(item)
-                    if self._judges_another_image(item):
-                        left.append(item)
-                else:
-                    left.append(item)
-        return work
-
-    def _judges_another_image(self, item: str) -> bool:
-        """A verdict whose image has been made again with other bytes judges a picture that is gone."""
-        image = self.made.get(item.replace("verdict/", "image/", 1)) if item.startswith("verdict/") else None
-        return image is not None and self.state.items[item]["facts"].get("image") != image
-
-    def _loop(self, work: Mapping[str, list[str]], workers: Mapping[str, Work], owner: gpu.Owner) -> None:
-        if not any(work.values()):
+    def _loop(self, workers: Mapping[str, Work], owner: gpu.Owner) -> None:
+        if not self.left.again:
             return
         bench = self._bench()
         with self._leased(owner):
             try:
                 for step in self.accepted.plan.steps:
-                    stale = [item for item in step.items if item in self.kept and self._judges_another_image(item)]
-                    if left := {*work[step.digest], *stale}:
-                        self._do(step, left, workers[step.kind], bench)
+                    if wanted := {item for item in step.items if self._is_wanted(item)}:
+                        self._do(step, wanted, workers[step.kind], bench)
             finally:  # the device is free before the lease is
                 bench.release()
 
-    def _do(self, step: Step, left: set[str], work: Work, bench: Bench) -> None:
+    def _is_wanted(self, item: str) -> bool:
+        return item in self.left.again or is_stale(item, self.state, self.made)
+
+    def _do(self, step: Step, wanted: set[str], work: Work, bench: Bench) -> None:
         """One step in its planned shape: work, store, commit. Items that were kept are not stored again."""
         outcome = work(step, bench)
         with self.clock.phase("store"):
-            lines = list(self._store(step, outcome, left))
+            lines = list(lines_of(step, outcome, wanted, self.made, self.objects, self.accepted.request))
         with self.clock.phase("record"):
             self.log.append(*lines)
-        self.kept -= left
-        self.made.update({line["key"]: line["object"] for line in lines if line["event"] == "made"})
+        for line in lines:
+            if line["event"] == "made":
+                self._remember(line)
+            elif line["event"] == "unmade":
+                self.lost[line["key"]] = (line["kind"], f"was not made: {line['reason']}")
 
-    def _store(self, step: Step, outcome: Outcome, left: set[str]) -> Iterator[journal.Event]:
-        for done in outcome.made:
-            if done.item in left:
-                yield {
-                    "event": "made", "key": done.item, "step": step.digest, "object": self.objects.put(done.data),
-                    "bytes": len(done.data), "facts": dict(done.facts),
-                }  # fmt: skip
-            elif digest(done.data) != self.made[done.item]:  # kept from before, and sampled again beside the others
-                yield {"event": "differs", "key": done.item, "step": step.digest, "object": digest(done.data)}
-        for lost in outcome.unmade:
-            yield {"event": "unmade", "key": lost.item, "step": step.digest, "kind": lost.kind, "reason": lost.reason}
+    def _remember(self, line: journal.Event) -> None:
+        item = line["key"]
+        self.now.add(item)
+        self.made[item] = line["object"]
+        self.state.items[item] = journal.item_of({**line, "at": ""}, slim=True)
+        self.left.again.pop(item, None)
+        self.lost.pop(item, None)
 
-    def _verified(self) -> Ending:
-        """`complete` means: every expected object is there and itself, images decode, verdicts judge them."""
+    def _unsound_again(self) -> bool:
+        """Hash every object; those that do not verify become items to be made, with a line that says so."""
         self._status("verifying")
-        request = self.accepted.request
         with self.clock.phase("verify"):
-            problems = [problem for step in self.accepted.plan.steps for problem in self._problems(step)]
-        if problems:
-            return incomplete(problems, sum(len(step.images) for step in self.accepted.plan.steps))
-        num_unscored, num_verdicts = self._unscored()
-        if num_verdicts and num_unscored / num_verdicts > request.critic.max_unscored_share:
-            return unscored(num_unscored, num_verdicts, request.critic.max_unscored_share)
+            wrong = unsound(self.made, self.objects)
+        if wrong:
+            step_of = {item: step for step in self.accepted.plan.steps for item in step.items if item in wrong}
+            lines = [unmade(step_of[item], Unmade(item, "storage", reason)) for item, reason in wrong.items()]
+            self.log.append(*lines)
+            self._forget(wrong)
+        return bool(wrong)
+
+    def _forget(self, wrong: Mapping[str, str]) -> None:
+        for item, reason in wrong.items():
+            del self.made[item]
+            self.now.discard(item)
+            self.left.again[item] = reason
+            self.lost[item] = ("storage", reason)
+
+    def _ending(self) -> Ending:
+        """`complete` means: every expected object is there and itself, images decode, verdicts judge them."""
+        if self.left.again:
+            lost = {item: self.lost.get(item, ("internal", "was not made")) for item in self.left.again}
+            return incomplete(lost, sum(len(step.images) for step in self.accepted.plan.steps))
+        verdicts = [self.state.items[item] for item in self.made if item.startswith("verdict/")]
+        num_unscored, most = sum(not verdict.scored for verdict in verdicts), self.accepted.request.critic
+        if verdicts and num_unscored / len(verdicts) > most.max_unscored_share:
+            return unscored(num_unscored, len(verdicts), most.max_unscored_share)
         return Ending("complete", 0)
-
-    def _problems(self, step: Step) -> Iterator[str]:
-        for item in step.items:
-            if item not in self.made:
-                yield f"{item} was not made"
-            elif step.kind == "generate":
-                if not self.objects.holds(self.made[item]):
-                    yield f"{item} does not verify"
-                elif wrong := image_problem(self.objects.get(self.made[item]), self.accepted.request):
-                    yield f"{item} {wrong}"
-            elif not self.objects.holds(self.made[item]):
-                yield f"{item} does not verify"
-
-    def _unscored(self) -> tuple[int, int]:
-        """Verdicts without a score, and all verdicts."""
-        records = [json.loads(self.objects.get(d)) for item, d in self.made.items() if item.startswith("verdict/")]
-        return sum(1 for record in records if record.get("status") == "unscored"), len(records)
 
     def _bench(self) -> Bench:
         accepted = self.accepted
         return Bench(
             request=accepted.request, facts=accepted.contract, store=self.objects, clock=self.clock,
             device=accepted.device, images=self.made, note=self._note, status=self._status,
-            progress=self.watch.on_progress,
+            progress=self._progress, meter=self.meter, took=self._took,
         )  # fmt: skip
 
     @contextmanager
     def _leased(self, owner: gpu.Owner) -> Iterator[None]:
-        def on_wait(holder: Mapping[str, Any]) -> None:
-            self._status("waiting_for_gpu", holder=dict(holder))
-
+        """The device, when its turn has come: its record beats with the pulse and says what we took."""
         accepted = self.accepted
-        with ExitStack() as held:
+        with ExitStack() as leased:
             with self.clock.phase("gpu_wait"):
                 wait = accepted.request.hardware.wait
-                held.enter_context(gpu.lease(accepted.device, owner, wait=wait, on_wait=on_wait))
-                if fault := gpu.admit(accepted.weights_mib, gpu.free_mib(accepted.device), accepted.device, "free"):
-                    raise Unavailable(fault)
-            yield
+                held = leased.enter_context(
+                    gpu.lease(accepted.needs, owner, wait=wait, on_wait=self._wait, on_takeover=self._take_over)
+                )
+            self.pulse.beat_lease = lambda: held.beat(self.meter.read())
+            try:
+                yield
+            finally:
+                self.pulse.beat_lease = lambda: None
+
+    def _wait(self, holder: dict[str, Any]) -> None:
+        """Told again whenever somebody else is in the way."""
+        self.state.status = "waiting_for_gpu"
+        reason = holder.pop("reason", None)
+        self._note("status", status="waiting_for_gpu", phase="gpu_wait", holder=holder, reason=reason)
+
+    def _take_over(self, before: dict[str, Any]) -> None:
+        self._note("lease_taken_over", device=self.accepted.device, before=before)
+
+    def _took(self, role: str, peak_mib: int | None) -> None:
+        if peak_mib is not None:
+            accepted = self.accepted
+            key = peak_key(accepted.request, accepted.pins, accepted.device)
+            self._note("peak", role=role, key=key, peak_mib=peak_mib)
 
     def _status(self, status: str, **facts: Any) -> None:
         assert status in journal.RUNNING, status
@@ -220,22 +239,13 @@ class Run:
             self.state.status = status
             self._note("status", status=status, phase=PHASES_OF.get(status), **facts)
 
+    def _progress(self, moment: Progress) -> None:
+        self.pulse.moment = moment
+        self.watch.on_progress(moment)
+
     def _note(self, event: str, **facts: Any) -> None:
         with self.clock.phase("record"):
             self.log.append({"event": event, **facts})
-
-    def _note_resumption(self, work: Mapping[str, list[str]]) -> None:
-        """Say why each item is kept or made again; silent on a first pass."""
-        if self.state.attempts == 0:
-            return
-        known = self.state.made()
-        again = {item: self._reason(item, known) for items in work.values() for item in items}
-        self._note("resumed", kept=len(self.kept), kept_because="journal line and object verify", again=again)
-
-    def _reason(self, item: str, known: Mapping[str, Any]) -> str:
-        if item in self.made:
-            return "its image was made again with other bytes"
-        return "its object does not verify" if item in known else "not made yet"
 
     def _refuse_changed_environment(self) -> None:
         before = journal.read_manifest(self.folder)["environment"]
@@ -246,21 +256,52 @@ class Run:
             raise Refused(Fault("environment_changed", "run", what, fix))
 
     def _end(self, ending: Ending) -> Result:
+        """The last line. A full disk gives back what was kept in reserve for it."""
         assert ending.status in journal.ENDED, ending.status
-        self.log.append(
-            {
-                "event": "ended", "status": ending.status, "exit_code": ending.exit_code, "failure": ending.as_dict(),
-                "timings": self.clock.summary(), "wall_s": round(self.clock.wall_s(), 6),
-            }
-        )  # fmt: skip
-        journal.seal(self.folder, self.log)
-        made = count_kinds(self.made.keys() - self.kept)
+        line = {
+            "event": "ended", "status": ending.status, "exit_code": ending.exit_code, "failure": ending.as_dict(),
+            "timings": self.clock.summary(), "wall_s": round(self.clock.wall_s(), 6),
+        }  # fmt: skip
+        try:
+            self.log.append(line)
+        except Failed:
+            with suppress(OSError):
+                folders.free_reserve(self.folder)
+            try:
+                self.log.append(line)
+            except Failed as error:  # not even one line: the run reads as crashed, and the exit code says failed
+                ending = ending_of(error, "record")
+        with suppress(OSError):
+            folders.free_reserve(self.folder)
+        self._seal()
+        return self._result(ending)
+
+    def _seal(self) -> None:
+        """Note where the journal ends, unless that is noted already: a crash may have come between line and seal."""
+        with suppress(OSError):
+            if not journal.is_sealed(self.folder, self.log):
+                journal.seal(self.folder, self.log)
+
+    def _result(self, ending: Ending) -> Result:
+        kept = count_kinds(item for item in self.made if item not in self.now)
         return Result(
-            self.folder.name, self.folder, ending.status, ending.exit_code, made, count_kinds(self.kept),
-            ending.fault, ending.bug,
+            self.folder.name, self.folder, ending.status, ending.exit_code, count_kinds(self.now), kept, ending.fault,
+            ending.bug,
         )  # fmt: skip
 
 
-def count_kinds(items: Iterable[str]) -> dict[str, int]:
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Reading a long journal makes many objects that stay: looking for garbage among them doubles its time."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+
+
+def count_kinds(items: Iterable[str]) -> Counter[str]:
     """How many items of each kind there are: {"image": 4, "verdict": 16}."""
-    return dict(Counter(item.partition("/")[0] for item in items))
+    return Counter(item.partition("/")[0] for item in items)

@@ -7,9 +7,11 @@ counted. What it does not know: where images are kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from runner.errors import Failed, Fault, first_line
+from runner.errors import Failed, Fault
+from runner.generate import failures
 from runner.generate.pipeline import Artist, load_artist
 from runner.generate.png import encode_png, pixels
 from runner.plan import ImagePlan, Step
@@ -17,6 +19,7 @@ from runner.worker import Bench, Made, Outcome, Progress, Unmade
 
 ROLE = "generator"
 MIN_STANDARD_DEVIATION = 1.0  # of 255: a picture flatter than this is blank
+IN_LATENTS = "has NaN or infinite values in its latents: damaged weights, or a runtime.dtype of too small a range"
 
 
 def work(step: Step, bench: Bench) -> Outcome:
@@ -24,12 +27,12 @@ def work(step: Step, bench: Bench) -> Outcome:
     artist: Artist = bench.model(ROLE, load_artist)
     bench.status("generating")
     timings = {name: bench.clock.total_s(name) for name in ("encode_prompt", "sample", "decode")}
-    arrays = _sample(artist, step, bench)
+    arrays, broken = _sample(artist, step, bench)
     spent = {f"{name}_s": round(bench.clock.total_s(name) - before, 6) for name, before in timings.items()}
     made, unmade = [], []
     with bench.clock.phase("write"):
-        for item, image, array in zip(step.items, step.images, arrays, strict=True):
-            if reason := _unusable(array, bench):
+        for item, image, array, is_broken in zip(step.items, step.images, arrays, broken, strict=True):
+            if reason := IN_LATENTS if is_broken else _unusable(array, bench):
                 unmade.append(Unmade(item, "sampling", reason))
             else:
                 data = encode_png(pixels(array), _provenance(image, bench))
@@ -37,27 +40,37 @@ def work(step: Step, bench: Bench) -> Outcome:
     return Outcome(tuple(made), tuple(unmade))
 
 
-def _sample(artist: Artist, step: Step, bench: Bench) -> Any:
-    """Float images of a batch, shape (batch, height, width, 3), values 0 to 1."""
+def _sample(artist: Artist, step: Step, bench: Bench) -> tuple[Any, list[bool]]:
+    """Float images of a batch, shape (batch, height, width, 3), values 0 to 1; and whose latents were no numbers."""
     import torch
 
     settings = bench.request.generate
     texts = [image.prompt.text for image in step.images]
     generators = [torch.Generator("cpu").manual_seed(image.seed) for image in step.images]
+    latents: list[Any] = []  # of the last step: no device is waited for before it
 
     def tell(pipe: Any, number: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         bench.progress(Progress("generating", "sample", number + 1, settings.steps))
+        latents[:] = [tensors.get("latents")]
         return tensors
 
-    try:
-        with bench.clock.phase("sample"), torch.inference_mode():
-            output = artist(texts, generators, settings, on_step=tell)
-    except torch.OutOfMemoryError as error:
-        raise Failed("oom", _out_of_memory(error, step), item=step.items[0]) from error
+    translated = failures.while_sampling(bench.request, bench.device, step.items[0])
+    with translated, bench.clock.phase("sample"), torch.inference_mode():
+        output = artist(texts, generators, settings, on_step=tell)
+        broken = _not_finite(latents, len(step.images))
     if len(output) != len(step.images):
         what = f"the pipeline returned {len(output)} images for {len(step.images)} prompts"
         raise Failed("sampling", Fault("sampling_failed", step.items[0], what, "Try another generate.scheduler"))
-    return output
+    return output, broken
+
+
+def _not_finite(latents: Sequence[Any], batch: int) -> list[bool]:
+    """For each image whether its last latents, where the pipeline told them, have NaN or infinite values."""
+    import torch
+
+    if not latents or latents[0] is None or len(latents[0]) != batch:
+        return [False] * batch
+    return [not bool(torch.isfinite(own).all()) for own in latents[0]]
 
 
 def _unusable(array: Any, bench: Bench) -> str | None:
@@ -101,10 +114,3 @@ def _facts(image: ImagePlan, bench: Bench, batch: int, spent: dict[str, float]) 
         "batch": batch,
         "timing": {name: round(seconds / batch, 6) for name, seconds in spent.items()},
     }
-
-
-def _out_of_memory(error: BaseException, step: Step) -> Fault:
-    what = f"ran out of memory for a batch of {len(step.images)} ({first_line(error)})"
-    return Fault(
-        "out_of_memory", "generate.batch_size", what, "Choose a smaller batch, size, dtype, or runtime.offload"
-    )

@@ -7,7 +7,9 @@ read, nothing is substituted. What it does not know: batches, seeds, storage.
 from __future__ import annotations
 
 import inspect
+import itertools
 import logging
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from runner.config.tree import Generate
+from runner.contract.folders import ModelFolder
 from runner.errors import Failed, Fault, first_line
-from runner.generate import proof
+from runner.generate import failures, proof
 from runner.generate.encode import EncodeOnce, expected_tokens
 from runner.timing import Clock
 from runner.worker import Bench, settle
@@ -55,7 +58,12 @@ def call_settings(pipeline: type[Any], settings: Generate, batch: int) -> dict[s
 
 
 def load_artist(bench: Bench) -> Artist:
-    """Load base and LoRA and prove the LoRA. Raises Failed(load)."""
+    """Load base and LoRA and prove the LoRA. Raises Failed(load | oom)."""
+    with failures.while_loading(bench.request, bench.facts.base.path, bench.device):
+        return _load(bench)
+
+
+def _load(bench: Bench) -> Artist:
     contract = bench.facts
     with bench.clock.phase("load_base"):
         _be_quiet()
@@ -85,22 +93,47 @@ def _load_pipeline(folder: Path, bench: Bench) -> Any:
         torch.set_num_threads(request.runtime.num_threads)
     pipeline_class = getattr(diffusers, name)  # the contract has seen that it exists
     _check_settings(pipeline_class, request.generate)
-    try:
-        pipe = pipeline_class.from_pretrained(
-            folder, torch_dtype=getattr(torch, request.runtime.dtype), use_safetensors=True, local_files_only=True
-        )
-    except MemoryError:
-        raise
-    except Exception as error:  # diffusers, transformers and safetensors raise a dozen kinds here
-        fix = "Look at the folder with `python -m runner inspect`, and get its files again"
-        what = f"{folder} does not load: {first_line(error)}"
-        raise Failed("load", Fault("load_failed", "base_model.path", what, fix)) from error
+    dtype = getattr(torch, request.runtime.dtype)
+    encoders = _load_encoders(pipeline_class, bench.facts.base, dtype)
+    pipe = pipeline_class.from_pretrained(
+        folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, **encoders
+    )
+    _refuse_unloaded(pipe, folder)
     pipe.set_progress_bar_config(disable=True)
     if bench.device.startswith("cuda"):
         bench.clock.sync = torch.cuda.synchronize
     bench.note("loaded", role="generator", threads=torch.get_num_threads(), cpu=torch.backends.cpu.get_cpu_capability())
     _use_scheduler(pipe, request.generate.scheduler)
     return pipe
+
+
+NEVER_READ = re.compile(r"(^|\.)lm_head\.")  # of a language model that encodes text: its words are asked of nobody
+
+
+def _load_encoders(pipeline_class: Any, base: ModelFolder, dtype: Any) -> dict[str, Any]:
+    """The components that are of transformers: it makes up the weights that a file lacks, and tells who asks it."""
+    import transformers
+
+    found = {}
+    for name, class_name in base.components.items():
+        kind: Any = getattr(transformers, class_name, None)
+        is_model = inspect.isclass(kind) and issubclass(kind, transformers.PreTrainedModel)
+        if is_model and name in inspect.signature(pipeline_class.__init__).parameters:
+            found[name], told = kind.from_pretrained(
+                base.path / name, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            )
+            if missing := [key for key in told["missing_keys"] if not NEVER_READ.search(key)]:
+                raise failures.weights_missing(base.path, name, missing)
+    return found
+
+
+def _refuse_unloaded(pipe: Any, folder: Path) -> None:
+    """diffusers leaves the weights that a file lacks without memory."""
+    for name, part in pipe.components.items():
+        if hasattr(part, "named_parameters"):
+            tensors = itertools.chain(part.named_parameters(), part.named_buffers())
+            if missing := [key for key, tensor in tensors if tensor.is_meta]:
+                raise failures.weights_missing(folder, name, missing)
 
 
 def _check_settings(pipeline_class: Any, settings: Generate) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from runner.config.tree import LoraCard
 from runner.contract.binding import Binding
 from runner.contract.families import LoraFile, effective
+from runner.contract.machine import is_out_of_memory
 from runner.errors import Failed, Fault, first_line
 from runner.generate import adapter, attach
 
@@ -30,9 +31,9 @@ def bind(pipe: Any, lora: LoraFile, binding: Binding | None) -> None:
         raise _inert(f"has {binding.num_modules} modules and {len(lost)} cannot be loaded (first {lost[0]})")
     try:
         attach.attach(pipe, _expected(lora, binding), adapter.read(lora, binding))
-    except MemoryError:
-        raise
     except Exception as error:  # safetensors, torch and peft raise a dozen kinds here
+        if is_out_of_memory(error):
+            raise
         what = f"{lora.path.name} does not load: {first_line(error)}"
         fix = "Look at it with `python -m runner inspect`, and choose the base it was trained on"
         raise Failed("load", Fault("lora_inert", "lora.path", what, fix)) from error
@@ -66,6 +67,8 @@ def _proved(
     without = _one_step(pipe, text, settings, None)
     attach.set_enabled(pipe, True)
     applied = _one_step(pipe, text, settings, card.scale)
+    if not bool(without.isfinite().all()):
+        raise _broken_base()
     difference, at_zero = _distance(applied, without), _distance(at_nothing, without)
     _compare_scale(layers, expected, card.scale)
     if not isfinite(difference):
@@ -148,6 +151,12 @@ def _one_step(pipe: Any, text: str, settings: Mapping[str, Any], scale: float | 
 
 def _distance(one: Any, other: Any) -> float:
     return float((one.float() - other.float()).abs().max())
+
+
+def _broken_base() -> Failed:
+    what = "makes a one-step picture with NaN or infinite values, with the LoRA switched off"
+    fix = "Get its files again; if they are right, choose a runtime.dtype of a wider range (bfloat16, float32)"
+    return Failed("load", Fault("base_not_finite", "base_model", what, fix))
 
 
 def _inert(what: str) -> Failed:

@@ -6,9 +6,23 @@ happen. It refuses a second manifest and a broken chain; a torn last line is cut
 it does not know: objects, MLflow, or whether the writer is still alive.
 """
 
-from runner.journal.log import JOURNAL, SEAL, Event, Journal, Reading, Watcher, open_journal, read_events, seal
-from runner.journal.manifest import MANIFEST, REQUIRED, manifest_digest, read_manifest, write_manifest
-from runner.journal.state import ENDED, RUNNING, Run, State, fold, read_run
+from runner.journal.log import (
+    JOURNAL,
+    SEAL,
+    Chain,
+    Event,
+    Journal,
+    Reading,
+    Watcher,
+    is_sealed,
+    iter_events,
+    open_journal,
+    open_log,
+    read_events,
+    seal,
+)
+from runner.journal.manifest import MANIFEST, REQUIRED, manifest_digest, not_writable, read_manifest, write_manifest
+from runner.journal.state import ENDED, RUNNING, Item, Run, State, fold, fold_slim, follow_run, item_of, read_run
 
 __all__ = [
     "ENDED",
@@ -17,15 +31,24 @@ __all__ = [
     "REQUIRED",
     "RUNNING",
     "SEAL",
+    "Chain",
     "Event",
+    "Item",
     "Journal",
     "Reading",
     "Run",
     "State",
     "Watcher",
     "fold",
+    "fold_slim",
+    "follow_run",
+    "is_sealed",
+    "item_of",
+    "iter_events",
     "manifest_digest",
+    "not_writable",
     "open_journal",
+    "open_log",
     "read_events",
     "read_manifest",
     "read_run",

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import hashlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import orjson
 
 from runner import store
 from runner.errors import Corrupt, Failed
@@ -17,30 +20,42 @@ from runner.journal.manifest import MANIFEST, altered, not_writable
 
 JOURNAL = "journal.jsonl"
 SEAL = "seal.json"  # number and hash of the last line when an attempt ended: shows a journal that lost its end
+MAX_LOOKALIKES = 8  # texts in a line that look like its hash
 
 Event = dict[str, Any]
 Watcher = Callable[[Event], None]
+Read = TypeVar("Read")
 
 
 @dataclass(slots=True)
 class Journal:
-    """The appending end of one run's log; one process holds it at a time (the caller's lease sees to that)."""
+    """The appending end of one log; one process holds it at a time (the caller's lock sees to that), any of its
+    threads may append."""
 
     path: Path
     last_hash: str
     next_number: int
     watchers: list[Watcher] = field(default_factory=list)
-    committing: bool = False  # a signal that arrives now must wait: see `interrupt`
+    _one_at_a_time: threading.RLock = field(default_factory=threading.RLock)
+    _committing: int | None = None  # the thread inside a commit: a signal must not break it, see `interrupt`
     _stop: BaseException | None = None
 
     def append(self, *events: Event) -> None:
         """Commit events in order with one write and one fsync, then tell the watchers. Raises Failed(storage)."""
         if not events:
             return
+        with self._one_at_a_time:
+            for line in self._commit(events):
+                self._tell(line)
+        if self._stop is not None and threading.current_thread() is threading.main_thread():
+            stop, self._stop = self._stop, None
+            raise stop
+
+    def _commit(self, events: tuple[Event, ...]) -> list[Event]:
         lines = self._chained(events)
         data = b"".join(store.canonical(line) + b"\n" for line in lines)
-        size = self.path.stat().st_size
-        self.committing = True
+        size = self._size()
+        self._committing = threading.get_ident()
         try:
             self._write(data)
             self.last_hash, self.next_number = lines[-1]["hash"], lines[-1]["n"] + 1
@@ -50,12 +65,8 @@ class Journal:
                 os.truncate(self.path, size)  # what a full disk let through of it
             raise
         finally:
-            self.committing = False
-        for line in lines:
-            self._tell(line)
-        if self._stop is not None:
-            stop, self._stop = self._stop, None
-            raise stop
+            self._committing = None
+        return lines
 
     def _tell(self, line: Event) -> None:
         """A watcher that breaks (a closed terminal) is told no more; the line is committed in any case."""
@@ -66,8 +77,8 @@ class Journal:
                 self.watchers.remove(watch)
 
     def interrupt(self, stop: BaseException) -> None:
-        """Raise `stop` now, or after the commit that is under way: between write and chain it would break both."""
-        if not self.committing:
+        """Raise `stop` now, or after the commit that this thread is in: between write and chain it would break both."""
+        if self._committing != threading.get_ident():
             raise stop
         self._stop = stop
 
@@ -80,6 +91,12 @@ class Journal:
             lines.append({**line, "hash": before})
         return lines
 
+    def _size(self) -> int:
+        try:
+            return self.path.stat().st_size
+        except OSError as error:
+            raise not_writable(self.path, error) from error
+
     def _write(self, data: bytes) -> None:
         try:
             with self.path.open("ab") as file:
@@ -90,26 +107,87 @@ class Journal:
             raise not_writable(self.path, error) from error
 
 
-def open_journal(folder: Path, expected_manifest: str) -> tuple[Journal, list[Event]]:
-    """Open a run's journal for appending; returns it and the events so far. Cuts a torn last line.
+def open_journal(folder: Path, genesis: str) -> tuple[Journal, list[Event]]:
+    """Open a log for appending; returns it and its events so far. As `open_log`."""
+    return open_log(folder, genesis, list)
 
-    Raises Corrupt when the chain is broken or belongs to another manifest.
+
+def open_log(folder: Path, genesis: str, read: Callable[[Iterable[Event]], Read]) -> tuple[Journal, Read]:
+    """Open a log for appending; returns it and what `read` made of its events, which stream. Cuts a torn last line.
+
+    `genesis` is what the first line follows: the digest of a run's manifest. Raises Corrupt when the chain is broken
+    or follows something else.
     """
     path = folder / JOURNAL
-    reading = read_events(folder)
-    if reading.problem is not None:
-        raise Corrupt(altered("journal_altered", path, reading.problem))
-    if reading.events and reading.events[0]["prev"] != expected_manifest:
+    chain = Chain(folder)
+    known = read(chain)
+    if chain.problem is not None:
+        raise Corrupt(altered("journal_altered", path, chain.problem))
+    if chain.genesis not in (None, genesis):
         raise Corrupt(altered("manifest_altered", folder / MANIFEST, "is not the one that the journal began with"))
-    if path.exists() and path.stat().st_size != reading.sound_bytes:
-        os.truncate(path, reading.sound_bytes)
-    fresh = not path.exists()
-    last = reading.events[-1]["hash"] if reading.events else expected_manifest
-    journal = Journal(path, last, len(reading.events))
-    if fresh:
-        journal._write(b"")
-        store.fsync_folder(folder)
-    return journal, reading.events
+    try:
+        if path.exists() and path.stat().st_size != chain.sound_bytes:
+            os.truncate(path, chain.sound_bytes)
+        journal = Journal(path, chain.last_hash or genesis, chain.num_lines)
+        if not path.exists():
+            journal._write(b"")
+            store.fsync_folder(folder)
+    except OSError as error:
+        raise not_writable(path, error) from error
+    return journal, known
+
+
+@dataclass(slots=True)
+class Chain:
+    """The events of a log, read one by one with every link checked; stops at the first broken link.
+
+    Iterated again, it goes on with what was appended since. A missing file reads as no events; a last line without
+    its end is not read.
+    """
+
+    folder: Path
+    num_lines: int = 0
+    sound_bytes: int = 0  # how many bytes of the file are whole lines, once all was read
+    genesis: str | None = None  # what the first line follows
+    last_hash: str | None = None
+    problem: str | None = None  # the first broken link, once all was read
+
+    def __iter__(self) -> Iterator[Event]:
+        sealed = _sealed(self.folder)  # before the lines: a writer may add to both meanwhile
+        known = self.num_lines
+        at_seal = None
+        for event in self._events():
+            at_seal = event["hash"] if sealed and event["n"] == sealed[0] else at_seal
+            yield event
+        if sealed and (sealed == UNREADABLE or sealed[0] >= known):
+            self.problem = self.problem or _lost_end(sealed, at_seal, self.num_lines)
+
+    def _events(self) -> Iterator[Event]:
+        path = self.folder / JOURNAL
+        if not path.exists():
+            return
+        with path.open("rb", buffering=1 << 20) as file:
+            file.seek(self.sound_bytes)
+            for line in file:
+                event = _parse(line)
+                if event is None and not line.endswith(b"\n"):
+                    return
+                problem = "is not one of our lines" if event is None else self._broken_link(line, event)
+                if event is None or problem:
+                    self.problem = f"line {self.num_lines + 1} {problem}"
+                    return
+                self.num_lines, self.last_hash = self.num_lines + 1, event["hash"]
+                self.sound_bytes += len(line)
+                yield event
+
+    def _broken_link(self, line: bytes, event: Event) -> str | None:
+        if not _is_hash_of(event["hash"], line[:-1]):
+            return "was altered: its hash is not that of its content"
+        if self.last_hash is None:
+            self.genesis = event["prev"]
+        elif event["prev"] != self.last_hash:
+            return "does not follow the line before it: lines are missing or were moved"
+        return None if event["n"] == self.num_lines else "has the wrong number"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,20 +200,15 @@ class Reading:
 
 
 def read_events(folder: Path) -> Reading:
-    """Read a journal and check every link of its chain. A missing file reads as no events."""
-    path = folder / JOURNAL
-    data = path.read_bytes() if path.exists() else b""
-    sound = data.rfind(b"\n") + 1
-    events: list[Event] = []
-    before: str | None = None
-    for number, line in enumerate(data[:sound].splitlines(), start=1):
-        event = _parse(line)
-        problem = "is not one of our lines" if event is None else _broken_link(event, before, number)
-        if event is None or problem:
-            return Reading(events, sound, f"line {number} {problem}")
-        events.append(event)
-        before = event["hash"]
-    return Reading(events, sound, _lost_end(folder, events))
+    """Read a whole journal into memory, every link checked. A missing file reads as no events."""
+    chain = Chain(folder)
+    events = list(chain)
+    return Reading(events, chain.sound_bytes, chain.problem)
+
+
+def iter_events(folder: Path) -> Iterator[Event]:
+    """The events of a journal up to its first broken link, one by one."""
+    return iter(Chain(folder))
 
 
 def seal(folder: Path, log: Journal) -> None:
@@ -143,39 +216,54 @@ def seal(folder: Path, log: Journal) -> None:
     store.write_durably(folder / SEAL, store.canonical({"n": log.next_number - 1, "hash": log.last_hash}))
 
 
-def _lost_end(folder: Path, events: list[Event]) -> str | None:
+def is_sealed(folder: Path, log: Journal) -> bool:
+    """Whether the journal's last line is the one that was sealed."""
+    return _sealed(folder) == (log.next_number - 1, log.last_hash)
+
+
+Seal = tuple[int, str]
+UNREADABLE: Seal = (-1, "")
+
+
+def _sealed(folder: Path) -> Seal | None:
     try:
-        sealed = json.loads((folder / SEAL).read_bytes())
-        there = events[sealed["n"]]["hash"] == sealed["hash"]
+        sealed = orjson.loads((folder / SEAL).read_bytes())
+        place = (sealed["n"], sealed["hash"])
     except FileNotFoundError:
         return None
-    except IndexError:
-        return f"is cut short: it has {len(events)} lines and had at least {sealed['n'] + 1}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
+        return UNREADABLE
+    return place if isinstance(place[0], int) and isinstance(place[1], str) else UNREADABLE
+
+
+def _lost_end(sealed: Seal, found: str | None, num_lines: int) -> str | None:
+    if sealed == UNREADABLE:
         return f"has a {SEAL} beside it that cannot be read"
-    return None if there else "is not the one that was sealed when the run ended"
+    if num_lines <= sealed[0]:
+        return f"is cut short: it has {num_lines} lines and had at least {sealed[0] + 1}"
+    return None if found == sealed[1] else "is not the one that was sealed when the run ended"
 
 
 def _parse(line: bytes) -> Event | None:
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
+    """A whole line as an event; its form is settled by its hash, which is over its very bytes."""
+    if not line.endswith(b"\n"):
         return None
-    sound = isinstance(event, dict) and {"hash", "prev", "event", "n"} <= event.keys() and _canonical(event) == line
+    try:
+        event = orjson.loads(line)
+    except ValueError:
+        return None
+    sound = isinstance(event, dict) and {"hash", "prev", "event", "n", "at"} <= event.keys()
     return event if sound else None
 
 
-def _canonical(event: Event) -> bytes | None:
-    try:
-        return store.canonical(event)
-    except ValueError:  # NaN, or half of a surrogate pair: no line of ours has them
-        return None
-
-
-def _broken_link(event: Event, before: str | None, number: int) -> str | None:
-    body = {key: value for key, value in event.items() if key != "hash"}
-    if store.digest_of(body) != event["hash"]:
-        return "was altered: its hash is not that of its content"
-    if before is not None and event["prev"] != before:
-        return "does not follow the line before it: lines are missing or were moved"
-    return None if event["n"] == number - 1 else "has the wrong number"
+def _is_hash_of(claimed: Any, line: bytes) -> bool:
+    """Whether a line without its own hash has that hash. Texts inside that look the same are tried as well."""
+    entry = f'"hash":"{claimed}",'.encode()
+    place = line.find(entry)
+    for _ in range(MAX_LOOKALIKES):
+        if place < 0:
+            return False
+        if hashlib.sha256(line[:place] + line[place + len(entry) :]).hexdigest() == claimed:
+            return True
+        place = line.find(entry, place + 1)
+    return False

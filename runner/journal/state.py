@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.journal.log import Event, read_events
+from runner.journal.log import Chain, Event
 from runner.journal.manifest import manifest_digest, read_manifest
 
 RUNNING = ("planned", "waiting_for_gpu", "loading", "warming", "generating", "reviewing", "releasing", "verifying")
 ENDED = ("complete", "incomplete", "failed", "interrupted", "blocked")  # and `crashed`, which nobody lives to write
+
+
+@dataclass(slots=True)
+class Item:
+    """The last word on one planned item; `facts` are the worker's, empty when folded `slim`."""
+
+    made: bool
+    object: str | None  # digest of its bytes
+    bytes: int | None
+    step: str
+    at: str
+    image: str | None  # of a verdict: the digest of the picture it judged
+    scored: bool  # of a verdict: whether it has scores
+    kind: str | None = None  # of an item that was not made: its kind of failure
+    reason: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+NO_FACTS: Mapping[str, Any] = {}
 
 
 @dataclass(slots=True)
@@ -20,13 +41,17 @@ class State:
 
     status: str = "planned"
     phase: str | None = None
+    phase_at: str | None = None  # since when
+    beat: Event | None = None  # the last sign of life in a long phase
+    waits_for: str | None = None  # what a waiting run waits for
     owner: dict[str, Any] | None = None
     attempts: int = 0
     started: str | None = None
     ended: str | None = None
-    items: dict[str, Event] = field(default_factory=dict)  # item key -> its last `made` or `unmade` event
+    items: dict[str, Item] = field(default_factory=dict)
     timings: dict[str, dict[str, float]] = field(default_factory=dict)
     failure: dict[str, Any] | None = None
+    peaks: list[Event] = field(default_factory=list)  # measured memory by role
     last_event: str | None = None
     num_differing: int = 0  # kept images that came out with other bytes when their batch was sampled again
 
@@ -35,36 +60,69 @@ class State:
         """Whether the last attempt has no end: it runs, or its process is gone."""
         return self.ended is None and self.attempts > 0
 
-    def made(self) -> dict[str, Event]:
-        return {key: event for key, event in self.items.items() if event["event"] == "made"}
+    def count(self, kind: str) -> Counter[str]:
+        """How many items of a kind (`image`, `verdict`) are made, unmade, and made without scores."""
+        items = [item for key, item in self.items.items() if key.startswith(f"{kind}/")]
+        made = sum(item.made for item in items)
+        unscored = sum(item.made and not item.scored for item in items)
+        return Counter(made=made, unmade=len(items) - made, unscored=unscored)
+
+    def made(self) -> dict[str, Item]:
+        return {key: item for key, item in self.items.items() if item.made}
 
 
-def fold(events: list[Event]) -> State:
-    """Add events up in order; unknown ones only move the clock."""
-    state = State()
+def fold(events: Iterable[Event], state: State | None = None, *, slim: bool = False) -> State:
+    """Add events up in order, to a state that others led to; unknown ones only move the clock.
+
+    `slim` leaves out the workers' facts.
+    """
+    state = state or State()
     for event in events:
-        _FOLDS.get(event["event"], _nothing)(state, event)
+        if event["event"] in ("made", "unmade"):
+            state.items[event["key"]] = item_of(event, slim=slim)
+        else:
+            _FOLDS.get(event["event"], _nothing)(state, event)
         state.last_event = event["at"]
     return state
+
+
+def fold_slim(events: Iterable[Event]) -> State:
+    """What a resumption needs to know, and no more: a run may have hundreds of thousands of items."""
+    return fold(events, slim=True)
+
+
+def item_of(event: Event, *, slim: bool) -> Item:
+    """The item of a `made` or `unmade` line."""
+    facts = event.get("facts", NO_FACTS)
+    return Item(
+        event["event"] == "made", event.get("object"), event.get("bytes"), sys.intern(event["step"]), event["at"],
+        facts.get("image"), facts.get("status") != "unscored", event.get("kind"), event.get("reason"),
+        NO_FACTS if slim else facts,
+    )  # fmt: skip
 
 
 def _started(state: State, event: Event) -> None:
     state.attempts += 1
     state.owner, state.failure, state.ended = event["owner"], None, None
     state.started = state.started or event["at"]
-    state.status, state.phase = "planned", None
+    state.status, state.phase, state.phase_at, state.beat = "planned", None, event["at"], None
 
 
 def _status(state: State, event: Event) -> None:
     state.status, state.phase = event["status"], event.get("phase")
+    state.phase_at, state.beat, state.waits_for = event["at"], None, event.get("reason")
 
 
-def _item(state: State, event: Event) -> None:
-    state.items[event["key"]] = event
+def _beat(state: State, event: Event) -> None:
+    state.beat = event
+
+
+def _peak(state: State, event: Event) -> None:
+    state.peaks.append(event)
 
 
 def _ended(state: State, event: Event) -> None:
-    state.status, state.ended, state.phase = event["status"], event["at"], None
+    state.status, state.ended, state.phase, state.phase_at = event["status"], event["at"], None, event["at"]
     state.timings, state.failure = event.get("timings", {}), event.get("failure")
 
 
@@ -79,8 +137,8 @@ def _nothing(state: State, event: Event) -> None:
 _FOLDS: dict[str, Callable[[State, Event], None]] = {
     "started": _started,
     "status": _status,
-    "made": _item,
-    "unmade": _item,
+    "beat": _beat,
+    "peak": _peak,
     "ended": _ended,
     "differs": _differs,
 }
@@ -92,7 +150,6 @@ class Run:
 
     folder: Path
     manifest: dict[str, Any]
-    events: list[Event]
     state: State
     problem: str | None  # the first broken link of its journal
 
@@ -109,32 +166,47 @@ class Run:
         return [self._image(key, self.manifest["prompts"][place], seed) for key, place, seed in self.manifest["images"]]
 
     def _image(self, key: str, prompt: Mapping[str, Any], seed: int) -> dict[str, Any]:
-        event = self.state.items.get(f"image/{key}", {})
-        verdict = self.state.items.get(f"verdict/{key}", {})
+        item = self.state.items.get(f"image/{key}")
+        verdict = self.state.items.get(f"verdict/{key}")
+        judged = verdict.facts if verdict else NO_FACTS
         settings = self.manifest["request"]["generate"]
-        made = event.get("event") == "made"
         return {
             "key": key,
-            "digest": event.get("object"),
+            "digest": item.object if item else None,
             "seed": seed,
             "prompt": prompt["text"],
             "prompt_key": prompt["key"],
             "prompt_id": prompt["id"],
             "width": settings["width"],
             "height": settings["height"],
-            "status": "complete" if made else "failed" if event else "planned",
-            "reason": event.get("reason"),
-            "verdict": verdict.get("object"),
-            "scores": verdict.get("facts", {}).get("scores", {}),
-            "tags": verdict.get("facts", {}).get("tags", []),
-            "unscored": verdict.get("facts", {}).get("reason"),
+            "status": "planned" if item is None else "complete" if item.made else "failed",
+            "reason": item.reason if item else None,
+            "at": item.at if item else None,
+            "bytes": item.bytes if item else None,
+            "timing": item.facts.get("timing", {}) if item else {},
+            "verdict": verdict.object if verdict else None,
+            "scores": judged.get("scores", {}),
+            "tags": judged.get("tags", []),
+            "unscored": judged.get("reason"),
         }
 
 
-def read_run(folder: Path) -> Run:
-    """Read a run folder. Raises Corrupt when its manifest cannot be read."""
-    reading, manifest = read_events(folder), read_manifest(folder)
-    problem = reading.problem
-    if problem is None and reading.events and reading.events[0]["prev"] != manifest_digest(folder):
-        problem = "the manifest is not the one that the journal began with"
-    return Run(folder, manifest, reading.events, fold(reading.events), problem)
+def read_run(folder: Path, *, slim: bool = False) -> Run:
+    """Read a run folder. Raises Corrupt when its manifest cannot be read. `slim` is for counts: no scores, no facts."""
+    return follow_run(folder, slim=slim)()
+
+
+def follow_run(folder: Path, *, slim: bool) -> Callable[[], Run]:
+    """A way to read a run again and again; what was read before is not read anew. Raises as `read_run`."""
+    chain, state, manifest = Chain(folder), State(), read_manifest(folder)
+    began_with = manifest_digest(folder)
+
+    def read() -> Run:
+        fold(chain, state, slim=slim)
+        other = chain.genesis not in (None, began_with)
+        return Run(folder, manifest, state, chain.problem or (OTHER_MANIFEST if other else None))
+
+    return read
+
+
+OTHER_MANIFEST = "the manifest is not the one that the journal began with"

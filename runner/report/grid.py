@@ -8,7 +8,7 @@ from typing import Any
 
 from runner.errors import Corrupt
 from runner.journal import Run
-from runner.store import Store
+from runner.store import Objects
 
 CELL_PX = 128
 PAD_PX = 4
@@ -20,7 +20,7 @@ INK = (225, 228, 232)
 GAP = (60, 30, 30)
 
 
-def draw_grid(run: Run, objects: Store, path: Path) -> None:
+def draw_grid(run: Run, objects: Objects, path: Path) -> None:
     """Write the contact sheet; with many prompts only the first are shown, and it says so."""
     from PIL import Image, ImageDraw
 
@@ -56,7 +56,7 @@ def _blocks(run: Run) -> dict[str, list[dict[str, Any]]]:
     return {f"{label}: {images[0]['prompt']}": images for label, images in blocks.items()}
 
 
-def _thumbnail(image: dict[str, Any], objects: Store) -> Any:
+def _thumbnail(image: dict[str, Any], objects: Objects) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     cell = Image.new("RGB", (CELL_PX, CELL_PX), GAP if image["digest"] is None else BACKGROUND)

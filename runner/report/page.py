@@ -11,20 +11,20 @@ from runner.gpu import alive
 from runner.journal import Run, read_run
 from runner.report.grid import draw_grid
 from runner.report.summary import score_lists
-from runner.store import Store
+from runner.store import Objects
 
 MAX_IMAGES = 500
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
-def write_report(folder: Path, objects: Store) -> None:
+def write_report(folder: Path, objects: Objects) -> None:
     """Draw `grid.png` and `report.html` of a run as far as it has come."""
     run = read_run(folder)
     draw_grid(run, objects, folder / "grid.png")
     write_page(run, objects, folder / "report.html")
 
 
-def write_page(run: Run, objects: Store, path: Path) -> None:
+def write_page(run: Run, objects: Objects, path: Path) -> None:
     """Write the page. Images are inside it; with many of them the first are shown, and it says so."""
     from jinja2 import Environment
 
@@ -46,7 +46,7 @@ def _phases(run: Run) -> list[dict[str, Any]]:
     return [{"name": name, "percent": 100 * row["total_s"] / total, **row} for name, row in rows]
 
 
-def _data_uri(digest: str | None, objects: Store) -> str | None:
+def _data_uri(digest: str | None, objects: Objects) -> str | None:
     if digest is None:
         return None
     try:

@@ -46,14 +46,14 @@ def print_card(card: Mapping[str, Any], tokens: Sequence[Mapping[str, Any]]) -> 
     console.print(about, found, _token_table(tokens), sep="\n")
 
 
-def print_plan(expected: Mapping[str, int], steps: int, device: str, weights_mib: int) -> None:
+def print_plan(expected: Mapping[str, int], steps: int, device: str, need: str) -> None:
     """What a run would do, in one table."""
     table = _table("plan", "what", "count")
     for kind, count in expected.items():
         table.add_row(f"{kind}s", str(count))
     table.add_row("steps (batches)", str(steps))
     table.add_row("device", device)
-    table.add_row("weights (MiB)", str(weights_mib))
+    table.add_row("memory", need)
     _console().print(table)
 
 
@@ -76,7 +76,7 @@ def print_summary(run: Run, status: str, made: Mapping[str, int], kept: Mapping[
         overview.add_row("slowest phases", _phase_line(run.state.timings))
     failure = run.state.failure
     if failure:
-        overview.add_row("why", f"{failure['where']}: {failure['what']}. {failure['fix']}")
+        overview.add_row("why", f"{failure['where']}: {failure['cause']}. {failure['hint']}")
     if run.state.num_differing:
         overview.add_row(
             "not repeatable", f"{run.state.num_differing} kept images came out otherwise when sampled again"

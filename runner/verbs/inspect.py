@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from runner import index, ledger
 from runner.contract import locate
 from runner.contract.folders import ModelFolder
 from runner.errors import Corrupt, Refused
 from runner.journal import Run, read_run
-from runner.store import Store
+from runner.store import open_store
 from runner.verbs import weights
-from runner.verbs.status import find_run, run_folders, status
+from runner.verbs.status import find_run, status
 
 MANIFEST = "manifest.json"
 
@@ -73,21 +75,53 @@ def _run(outputs: Path, folder: Path) -> dict[str, Any]:
 
 
 def _image(outputs: Path, digest: str) -> dict[str, Any] | None:
-    """Full provenance of an image: the manifest's settings and its journal line."""
-    for folder in run_folders(outputs):
-        try:
+    """Full provenance of an image: the manifest's settings and its journal line, or how it was imported."""
+    known = ledger.read(outputs)
+    imported = {name: event for name, event in known.imports.items() if name.startswith(digest)}
+    made = list(_made(outputs, digest))
+    names = {image["digest"] for _, image in made} | imported.keys()
+    if len(names) > 1:
+        return _ambiguous(digest, sorted(names))
+    if made:
+        runs = [run.id for run, _ in made]
+        return {**_provenance(*made[0], outputs), "runs": runs, "deleted": _deleted(known, *names)}
+    return _imported(imported[names.pop()], outputs, known) if imported else None
+
+
+def _made(outputs: Path, digest: str) -> Iterator[tuple[Run, dict[str, Any]]]:
+    """The runs that made an image, with its row in each."""
+    alone = (outputs / MANIFEST).exists()  # a run folder copied elsewhere
+    folders = [outputs] if alone else [outputs / "runs" / run for run, _ in _places(outputs, digest)]
+    for folder in dict.fromkeys(folders):
+        with suppress(Corrupt):
             run = read_run(folder)
-        except Corrupt:
-            continue
-        for image in run.images():
-            if image["digest"] and image["digest"].startswith(digest):
-                return _provenance(run, image, outputs)
-    return None
+            yield from ((run, image) for image in run.images() if (image["digest"] or "").startswith(digest))
+
+
+def _places(outputs: Path, digest: str) -> list[tuple[str, str]]:
+    return index.where_is(outputs, digest) if (outputs / "runs").is_dir() else []
+
+
+def _ambiguous(digest: str, names: list[str]) -> dict[str, Any]:
+    reason = f"begins {len(names)} image digests: {', '.join(name[:16] for name in names[:4])}; give more of it"
+    return {"thing": digest, "unknown": True, "kind": "UNKNOWN", "reason": reason}
+
+
+def _imported(event: dict[str, Any], outputs: Path, known: ledger.Ledger) -> dict[str, Any]:
+    digest = event["object"]
+    facts = {key: value for key, value in event.items() if key not in ("event", "object", "n", "prev", "hash")}
+    stored = open_store(outputs, None).holds(digest)
+    return {"kind": "imported image", "digest": digest, "stored": stored, **facts, "deleted": _deleted(known, digest)}
+
+
+def _deleted(known: ledger.Ledger, digest: str) -> str | None:
+    tombstone = known.tombstones.get(digest)
+    return str(tombstone["reason"]) if tombstone else None
 
 
 def _provenance(run: Run, image: dict[str, Any], outputs: Path) -> dict[str, Any]:
     request, pins = run.manifest["request"], run.manifest["pins"]
-    objects = Store(outputs / "objects")
+    objects = open_store(outputs, None)
     return {
         "kind": "image",
         **image,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,48 @@ def runs(value: Mapping[str, Any]) -> str:
         [r["run_id"], r["status"], f"{r['complete']}/{r['planned']}", str(r["failed"] or ""), (r["started"] or "")[:19]]
         for r in value["runs"]
     ]
-    text = _table(["run", "status", "images", "failed", "started"], rows)
+    text = table(["run", "status", "images", "failed", "started"], rows)
     failures = [
-        f"{r['run_id']}: {r['failure']['what']}. {r['failure']['fix']}" for r in value["runs"] if r.get("failure")
+        f"{r['run_id']}: {r['failure']['cause']}. {r['failure']['hint']}" for r in value["runs"] if r.get("failure")
     ]
     problems = [f"{r['run_id']}: {r['problem']}" for r in value["runs"] if r.get("problem")]
     return "\n".join([text, *(shown(line, MAX_CHARS) for line in (*failures, *problems))])
+
+
+def lines(value: Mapping[str, Any]) -> str:
+    """A line for each run, for logs: when, which, what it does, how far, and its last sign of life."""
+    clock = datetime.now().strftime("%H:%M:%S")
+    return "\n".join(f"{clock} {shown(_line(row), MAX_CHARS)}" for row in value["runs"])
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    told = [f"{row['run_id']}: {row['status']}", f"images {row['complete']}/{row['planned']}"]
+    told += [f"{row['failed']} failed"] * bool(row["failed"]) + [f"verdicts {row.get('verdicts')}"]
+    if row.get("heartbeat"):
+        told += [_in_phase(row), f"last sign of life {row['silent_s']:.0f} s ago"]
+    if row.get("waits_for"):
+        told.append(row["waits_for"])
+    failure = row.get("failure")
+    return ", ".join(told) + (f". {failure['cause']}" if failure else "")
+
+
+def _in_phase(row: Mapping[str, Any]) -> str:
+    """The phase, since when, and how many of its steps are done where it said so."""
+    step = f" step {row['done']}/{row['total']}" if row.get("total") else ""
+    return f"{row['beat_phase'] or row['phase'] or 'starting'}{step} for {row['phase_s']:.0f} s"
+
+
+def live(all_rows: Iterable[list[dict[str, Any]]]) -> None:
+    """Runs on a terminal, drawn again as time passes; the last table stays."""
+    from rich.live import Live
+    from rich.text import Text
+
+    with Live(refresh_per_second=4) as screen:
+        for rows in all_rows:
+            at_work = [r for r in rows if r["heartbeat"]]
+            doing = [[r["run_id"], r["status"], _in_phase(r), f"{r['silent_s']:.0f} s ago"] for r in at_work]
+            now = table(["run", "status", "in phase", "sign of life"], doing) if doing else ""
+            screen.update(Text.from_ansi("\n".join([runs({"runs": rows}), now])), refresh=True)
 
 
 def facts(value: Mapping[str, Any]) -> str:
@@ -36,12 +73,12 @@ def facts(value: Mapping[str, Any]) -> str:
     if "format" in value:
         return _card(value)
     rows = [[name, _plain(entry)] for name, entry in value.items() if name not in LONG]
-    text = _table(["what", "is"], rows)
+    text = table(["what", "is"], rows)
     if isinstance(value.get("images"), list):
         images = [
             [i["key"], i["status"], (i["digest"] or "")[:16], str(i["seed"]), i["prompt"]] for i in value["images"]
         ]
-        text += "\n" + _table(["image", "status", "digest", "seed", "prompt"], images)
+        text += "\n" + table(["image", "status", "digest", "seed", "prompt"], images)
     return text
 
 
@@ -72,8 +109,8 @@ def _card(value: Mapping[str, Any]) -> str:
     said = list(value.get("metadata", {}).items())
     more = [[f"and {len(said) - MAX_ROWS} more", ""]] if len(said) > MAX_ROWS else []
     meta = [[shown(name), shown(str(text))] for name, text in said[:MAX_ROWS]]
-    text = shown(value["path"], MAX_CHARS) + "\n" + _table(["what", "is"], [row for row in rows if row[1] != "none"])
-    return text + ("\n" + _table(["its metadata", "says"], meta + more) if meta else "")
+    text = shown(value["path"], MAX_CHARS) + "\n" + table(["what", "is"], [row for row in rows if row[1] != "none"])
+    return text + ("\n" + table(["its metadata", "says"], meta + more) if meta else "")
 
 
 def _family(value: Mapping[str, Any]) -> str:
@@ -88,7 +125,7 @@ def files(value: Mapping[str, Any]) -> str:
     """Many weight files, a line each."""
     rows = [_file_row(entry) for entry in value["files"]]
     columns = ["file", "kind", "family", "naming", "rank", "notes", "fits", "layers"]
-    return _table(columns[: max(map(len, rows), default=6)], rows)
+    return table(columns[: max(map(len, rows), default=6)], rows)
 
 
 def _file_row(value: Mapping[str, Any]) -> list[str]:
@@ -102,11 +139,19 @@ def _file_row(value: Mapping[str, Any]) -> list[str]:
 
 
 def verification(value: Mapping[str, Any]) -> str:
-    """One line when everything is as it was; otherwise every difference by name."""
+    """One line when everything is as it was; otherwise every difference by name. What was repaired comes first."""
+    parts = []
+    if repaired := value.get("repaired"):
+        parts.append(table(["repaired", "name", "how"], [[r["kind"], r["name"], r["how"]] for r in repaired]))
+    if failed := value.get("failed"):
+        parts.append(table(["not repaired", "name", "why"], [[r["kind"], r["name"], r["reason"]] for r in failed]))
+    parts += [shown(f"{n['name']}: {n['kind']}, {n['bytes']} bytes of a crashed write") for n in value.get("notes", [])]
     if value["ok"]:
-        return f"All is as it was written: {value['checked']} things checked."
-    rows = [[p["kind"], p["name"], str(p["expected"] or ""), str(p["found"] or "")] for p in value["problems"]]
-    return _table(["difference", "name", "expected", "found"], rows)
+        parts.append(f"All is as it was written: {value['checked']} things checked.")
+    else:
+        rows = [[p["kind"], p["name"], str(p["expected"] or ""), str(p["found"] or "")] for p in value["problems"]]
+        parts.append(table(["difference", "name", "expected", "found"], rows))
+    return "\n".join(parts)
 
 
 def _plain(entry: Any) -> str:
@@ -117,7 +162,8 @@ def _plain(entry: Any) -> str:
     return "none" if entry is None else str(entry)
 
 
-def _table(columns: list[str], rows: list[list[str]]) -> str:
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """A table as text, safe for a terminal."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,26 +12,33 @@ from runner import gpu, journal, track
 from runner.errors import Corrupt, Fault, Refused, choose
 
 POLL_S = 0.5
+Reader = Callable[[], journal.Run]
 
 
 def status(outputs: Path, run: str | None) -> list[dict[str, Any]]:
     """Every run of an outputs folder, or the one whose id begins with `run`; oldest first."""
-    folders = run_folders(outputs) if run is None else [find_run(outputs, run)]
-    rows = [_row(folder) for folder in folders]
-    return sorted(rows, key=lambda row: row["started"] or "")
+    return _rows(outputs, run, {})
 
 
-def follow(outputs: Path, run: str | None) -> Iterator[list[dict[str, Any]]]:
-    """The status again and again, at each change, until no run is open."""
-    before: list[dict[str, Any]] | None = None
+def follow(outputs: Path, run: str | None, every_s: float = POLL_S) -> Iterator[list[dict[str, Any]]]:
+    """The status again and again, until no run is open. A journal is read on from where it was left."""
+    known: dict[Path, Reader] = {}
     while True:
-        rows = status(outputs, run)
-        if rows != before:
-            yield rows
+        rows = _rows(outputs, run, known)
+        yield rows
         if all(row["ended"] or row["status"] in ("crashed", "corrupt") for row in rows):
             return
-        before = rows
-        time.sleep(POLL_S)
+        time.sleep(every_s)
+
+
+def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows without what changes by itself: whether something happened."""
+    return [{key: value for key, value in row.items() if key not in MOVING} for row in rows]
+
+
+def _rows(outputs: Path, run: str | None, known: dict[Path, Reader]) -> list[dict[str, Any]]:
+    folders = run_folders(outputs) if run is None else [find_run(outputs, run)]
+    return sorted((_row(folder, known) for folder in folders), key=lambda row: row["started"] or "")
 
 
 def run_folders(outputs: Path) -> list[Path]:
@@ -54,35 +62,56 @@ def find_run(outputs: Path, name: str) -> Path:
     raise Refused(Fault("unknown_run", "RUN", what, choose(name, folders)))
 
 
-def _row(folder: Path) -> dict[str, Any]:
+def _row(folder: Path, known: dict[Path, Reader]) -> dict[str, Any]:
     try:
-        run = journal.read_run(folder)
+        if folder not in known:
+            known[folder] = journal.follow_run(folder, slim=True)
+        run = known[folder]()
     except Corrupt as error:
         return {**_EMPTY, "run_id": folder.name, "status": "corrupt", "problem": error.faults[0].what}
-    images = run.images()
-    verdicts = [image for image in images if image["verdict"]]
+    images, verdicts = run.state.count("image"), run.state.count("verdict")
     return {
         "run_id": run.id,
         "experiment": run.manifest["request"]["name"],
-        "status": run.status(gpu.alive),
-        "planned": len(images),
-        "complete": sum(1 for image in images if image["status"] == "complete"),
-        "failed": sum(1 for image in images if image["status"] == "failed"),
+        "status": "corrupt" if run.problem else run.status(gpu.alive),
+        "planned": len(run.manifest["images"]),
+        "complete": images["made"],
+        "failed": images["unmade"],
         "phase": run.state.phase,
         "started": run.state.started,
         "ended": run.state.ended,
         "mlflow_run_id": track.read_pointer(folder).get("mlflow_run_id"),
-        "verdicts": len(verdicts),
-        "unscored": sum(1 for image in verdicts if image["unscored"]),
+        "verdicts": verdicts["made"],
+        "unscored": verdicts["unscored"],
         "attempts": run.state.attempts,
         "fallback": run.manifest["fallback"],
         "failure": run.state.failure,
         "not_repeatable": run.state.num_differing,
         "problem": run.problem,
+        **_life(run.state),
     }
 
 
+def _life(state: journal.State) -> dict[str, Any]:
+    """How long an open run has been in its phase, how far that is, and when it last gave a sign of life."""
+    if not state.open:
+        return dict.fromkeys(LIFE)
+    beat = state.beat or {}
+    told = (state.phase_at, _since_s(state.phase_at), state.last_event, _since_s(state.last_event))
+    return dict(
+        zip(LIFE, (*told, beat.get("phase"), beat.get("done"), beat.get("total"), state.waits_for), strict=True)
+    )
+
+
+def _since_s(moment: str | None) -> float | None:
+    if moment is None:
+        return None
+    return round(max(0.0, (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()), 1)
+
+
+LIFE = ("phase_at", "phase_s", "heartbeat", "silent_s", "beat_phase", "done", "total", "waits_for")
+MOVING = ("phase_s", "silent_s")
 _EMPTY: dict[str, Any] = {
     "experiment": None, "planned": 0, "complete": 0, "failed": 0, "phase": None, "started": None, "ended": None,
-    "mlflow_run_id": None,
+    "mlflow_run_id": None, **dict.fromkeys(LIFE),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import demo, inspect, prompts, refusal, sampler
+from tests.bench import demo, hashing, index, inspect, prompts, refusal, resume, sampler, verify
 from tests.bench.timed import Row
 
 BENCHES: dict[str, Callable[[int], list[Row]]] = {
@@ -22,6 +22,10 @@ BENCHES: dict[str, Callable[[int], list[Row]]] = {
     "sampler": sampler.measure,
     "prompts": prompts.measure,
     "inspect": inspect.measure,
+    "resume": resume.measure,
+    "hashing": hashing.measure,
+    "verify": verify.measure,
+    "index": index.measure,
 }
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import time
 from pathlib import Path
 
 import pytest
 
 from runner import journal
+from runner.store import file_digest
 from tests import fakes, worlds
 
 ONLY_IMAGES = ("stages=[generate]", "critic=none")
@@ -78,9 +82,15 @@ def test_of_40_planned_with_23_done_exactly_the_17_named_ones_are_made(tmp_path:
     assert worlds.events(result.folder, "started")[1]["left"] == {"image": 17}
 
 
-@pytest.mark.parametrize("harm", ["deleted", "altered", "cut"])
+@pytest.mark.parametrize(
+    ("harm", "why"),
+    [
+        ("deleted", "its object is gone"), ("altered", "its object does not verify"),
+        ("cut", "its object does not verify: 156 bytes in place of 163"),
+    ],
+)  # fmt: skip
 def test_a_harmed_object_is_made_again_in_its_planned_batch_and_nothing_else_is_stored(
-    tmp_path: Path, harm: str
+    tmp_path: Path, harm: str, why: str
 ) -> None:
     run = worlds.finished(tmp_path)
     object_path = tmp_path / "objects" / run.images()[1]["digest"][:2] / run.images()[1]["digest"][2:]
@@ -99,7 +109,7 @@ def test_a_harmed_object_is_made_again_in_its_planned_batch_and_nothing_else_is_
     harmed = str(object_path.relative_to(tmp_path / "objects"))
     assert {k: v for k, v in after.items() if k != harmed} == {k: v for k, v in others.items() if k != harmed}
     again = worlds.events(result.folder, "resumed")[0]["again"]
-    assert again == {"image/on-blue.001": "its object does not verify"}
+    assert again == {"image/on-blue.001": why}
 
 
 def test_a_torn_last_line_is_cut_before_the_next_append(tmp_path: Path) -> None:
@@ -118,4 +128,47 @@ def test_an_image_made_anew_with_other_bytes_gets_a_verdict_of_its_own(tmp_path:
     run = journal.read_run(worlds.run(worlds.accept(tmp_path), generate=fakes.Painter(salt="b")).folder)
     verdict = run.state.items["verdict/on-blue.000"]
     assert run.images()[0]["digest"] != digest
-    assert verdict["facts"]["image"] == run.images()[0]["digest"]
+    assert verdict.image == run.images()[0]["digest"]
+
+
+def rot(place: Path, digest: str) -> Path:
+    """Bytes change and nothing shows it: size and time stay."""
+    path = place / "objects" / digest[:2] / digest[2:]
+    data, times = path.read_bytes(), path.stat()
+    path.write_bytes(data[:-1] + b"?")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    return path
+
+
+def test_bytes_that_rotted_unseen_are_found_by_the_same_command_and_made_again(tmp_path: Path) -> None:
+    path = rot(tmp_path, worlds.finished(tmp_path).images()[1]["digest"])
+    result = worlds.run(worlds.accept(tmp_path))
+    assert (result.status, dict(result.made), dict(result.kept)) == (
+        "complete",
+        {"image": 1},
+        {"image": 3, "verdict": 4},
+    )
+    assert file_digest(path) == path.parent.name + path.name
+
+
+def test_bytes_that_rotted_in_an_unfinished_run_are_made_again_before_it_is_complete(tmp_path: Path) -> None:
+    first = worlds.run(worlds.accept(tmp_path), generate=fakes.Painter(error=MemoryError("x"), error_at=1))
+    rotten = journal.read_run(first.folder).images()[0]["digest"]
+    path = rot(tmp_path, rotten)
+    result = worlds.run(worlds.accept(tmp_path))
+    assert (result.status, file_digest(path)) == ("complete", path.parent.name + path.name)
+    lost = worlds.events(result.folder, "unmade")
+    assert [(event["key"], event["kind"], event["reason"]) for event in lost] == [
+        ("image/on-blue.000", "storage", "its object does not verify")
+    ]
+    assert dict(result.made) == {"image": 3, "verdict": 4}
+
+
+def test_a_copied_outputs_folder_is_hashed_before_its_images_are_kept(tmp_path: Path) -> None:
+    worlds.run(worlds.accept(tmp_path / "a"), generate=fakes.Painter(error=MemoryError("x"), error_at=1))
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
+    for path in (tmp_path / "b" / "objects").glob("*/*"):
+        os.utime(path, (later := time.time() + 9, later))
+    result = worlds.run(worlds.accept(tmp_path / "b"))
+    why = worlds.events(result.folder, "resumed")[0]["kept_because"]
+    assert (why["its object was touched and still verifies"], dict(result.made)) == (2, {"image": 2, "verdict": 4})

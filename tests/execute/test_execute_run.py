@@ -119,7 +119,7 @@ def test_a_bug_is_handed_to_the_door_and_the_journal_has_its_end(tmp_path: Path)
     state = journal.read_run(result.folder).state
     assert isinstance(result.bug, ZeroDivisionError)
     assert (state.status, (state.failure or {})["kind"]) == ("failed", "internal")
-    assert "stopped on ZeroDivisionError: one by none" in (state.failure or {})["what"]
+    assert "stopped on ZeroDivisionError: one by none" in (state.failure or {})["cause"]
 
 
 def test_an_interrupted_run_keeps_what_is_finished(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_many_files_are_a_line_each_with_what_a_person_asks_first() -> None:
 
 def test_why_a_run_failed_is_one_line() -> None:
     row = {"run_id": "r", "status": "failed", "complete": 0, "planned": 1, "failed": 1, "started": None}
-    text = show.runs({"runs": [{**row, "failure": {"what": LOUD, "fix": "Look"}, "problem": LOUD}]})
+    text = show.runs({"runs": [{**row, "failure": {"cause": LOUD, "hint": "Look"}, "problem": LOUD}]})
     assert text.splitlines()[-2:] == [f"r: {SHOWN}. Look", f"r: {SHOWN}"]
 
 

@@ -1,0 +1,51 @@
+"""`rebuild`: the projections from the truth, as if they had never been.
+
+It reads journals, manifests and objects, and writes only what can be deleted: the index, MLflow, the pointer of a
+run to it. A run with a broken journal is named and left out. What it does not know: what a projection held before.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from runner import index, track
+from runner.errors import Fault, Refused
+
+PROJECTIONS = ("index", "mlflow")
+
+
+def rebuild(outputs: Path, what: str | None = None, *, everything: bool = False) -> dict[str, Any]:
+    """Make one projection again, or all: `{"index": {"runs": n}, "mlflow": {"runs", "projected", "problems"}}`.
+
+    A problem is `{code, run_id, what, fix, exit_code}`. With `everything`, runs that were not to be tracked go in too.
+    """
+    _refuse_nothing(outputs)
+    value: dict[str, Any] = {}
+    if what in (None, "index"):
+        value["index"] = {"runs": index.rebuild(outputs)}
+    if what in (None, "mlflow"):
+        value["mlflow"] = track.rebuild(outputs, everything=everything)
+    return value
+
+
+def exit_code(value: dict[str, Any]) -> int:
+    """The worst of the problems: 4 when a run is broken, 1 when a store could not be written; 0 for none."""
+    return max((int(problem["exit_code"]) for problem in _problems(value)), default=0)
+
+
+def text(value: dict[str, Any]) -> str:
+    """For a person: what was made again, and what was not."""
+    counts = {"index": "runs", "mlflow": "projected"}
+    made = [f"{name}: {value[name][number]} runs" for name, number in counts.items() if name in value]
+    return "\n".join(made + [f"- {p['run_id']}: {p['what']}. {p['fix']}" for p in _problems(value)])
+
+
+def _problems(value: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(value.get("mlflow", {}).get("problems", []))
+
+
+def _refuse_nothing(outputs: Path) -> None:
+    if not (outputs / "runs").is_dir():
+        fix = "Name the outputs folder of your runs with --outputs DIR"
+        raise Refused(Fault("outputs_missing", "--outputs", f"{outputs} holds no runs", fix))
