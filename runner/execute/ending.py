@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Any
 
 from runner.contract.machine import is_out_of_memory
-from runner.errors import Failed, Fault, Interrupted, RunnerError, Unavailable, first_line
+from runner.errors import Failed, Fault, Interrupted, Refused, RunnerError, Unavailable, first_line
 from runner.journal import Journal
 
 PHASE_OF_KIND = {"sampling": "sample", "critic": "review"}  # where an item was lost
@@ -47,16 +47,23 @@ def ending_of(error: BaseException, phase: str | None) -> Ending:
     """The ending that an exception means."""
     if isinstance(error, KeyboardInterrupt):
         return Ending("interrupted", Interrupted.exit_code, INTERRUPTED, "interrupted", phase)
-    if isinstance(error, Unavailable):
-        return Ending("blocked", error.exit_code, error.faults[0], "preflight", phase)
     if isinstance(error, RunnerError):
-        kind, item = (error.kind, error.item) if isinstance(error, Failed) else ("storage", None)
-        return Ending("failed", error.exit_code, error.faults[0], kind, phase, item)
+        return _of_ours(error, phase)
     if is_out_of_memory(error):
         return Ending("failed", Failed.exit_code, _out_of_memory(error), "oom", phase)
     if isinstance(error, OSError):
         return Ending("failed", Failed.exit_code, _storage(error), "storage", phase)
     return Ending("failed", Failed.exit_code, _bug(error), "internal", phase, bug=error)
+
+
+def _of_ours(error: RunnerError, phase: str | None) -> Ending:
+    fault = error.faults[0]
+    if isinstance(error, Unavailable):
+        return Ending("blocked", error.exit_code, fault, "preflight", phase)
+    if isinstance(error, Refused):  # what could be known in advance was refused then: the machine has changed since
+        return Ending("failed", Failed.exit_code, fault, "preflight", phase)
+    kind, item = (error.kind, error.item) if isinstance(error, Failed) else ("storage", None)
+    return Ending("failed", error.exit_code, fault, kind, phase, item)
 
 
 def incomplete(lost: Mapping[str, Lost], num_items: int) -> Ending:

@@ -93,7 +93,7 @@ class Run:
         """Do what is left, and end the attempt with one line, whatever happens on the way."""
         if self.state.status == "complete" and not self.left.again:
             with self.clock.phase("verify"):
-                self._forget(unsound(self.made, self.objects))
+                self._forget(self._unsound())
             if not self.left.again:
                 self._seal()
                 return self._result(Ending("complete", 0))
@@ -154,7 +154,7 @@ class Run:
             if line["event"] == "made":
                 self._remember(line)
             elif line["event"] == "unmade":
-                self.lost[line["key"]] = (line["kind"], f"was not made: {line['reason']}")
+                self._forget({line["key"]: (line["kind"], f"was not made: {line['reason']}")})
 
     def _remember(self, line: journal.Event) -> None:
         item = line["key"]
@@ -168,20 +168,23 @@ class Run:
         """Hash every object; those that do not verify become items to be made, with a line that says so."""
         self._status("verifying")
         with self.clock.phase("verify"):
-            wrong = unsound(self.made, self.objects)
+            wrong = self._unsound()
         if wrong:
             step_of = {item: step for step in self.accepted.plan.steps for item in step.items if item in wrong}
-            lines = [unmade(step_of[item], Unmade(item, "storage", reason)) for item, reason in wrong.items()]
-            self.log.append(*lines)
+            self.log.append(*(unmade(step_of[item], Unmade(item, *lost)) for item, lost in wrong.items()))
             self._forget(wrong)
         return bool(wrong)
 
-    def _forget(self, wrong: Mapping[str, str]) -> None:
-        for item, reason in wrong.items():
-            del self.made[item]
+    def _unsound(self) -> dict[str, Lost]:
+        return {item: ("storage", reason) for item, reason in unsound(self.made, self.objects).items()}
+
+    def _forget(self, lost: Mapping[str, Lost]) -> None:
+        """What is not there, or no longer counts, is to be made."""
+        for item, (kind, reason) in lost.items():
+            self.made.pop(item, None)
             self.now.discard(item)
             self.left.again[item] = reason
-            self.lost[item] = ("storage", reason)
+            self.lost[item] = (kind, reason)
 
     def _ending(self) -> Ending:
         """`complete` means: every expected object is there and itself, images decode, verdicts judge them."""

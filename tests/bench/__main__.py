@@ -13,7 +13,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import demo, hashing, index, inspect, prompts, refusal, resume, sampler, verify
+from tests.bench import demo, hashing, index, inspect, journal, prompts, refusal, resume, sampler, verify
 from tests.bench.timed import Row
 
 BENCHES: dict[str, Callable[[int], list[Row]]] = {
@@ -23,6 +23,7 @@ BENCHES: dict[str, Callable[[int], list[Row]]] = {
     "prompts": prompts.measure,
     "inspect": inspect.measure,
     "resume": resume.measure,
+    "journal": journal.measure,
     "hashing": hashing.measure,
     "verify": verify.measure,
     "index": index.measure,

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from runner import journal
+from runner.plan import Step
 from runner.store import file_digest
+from runner.worker import Bench, Outcome, Unmade
 from tests import fakes, worlds
 
 ONLY_IMAGES = ("stages=[generate]", "critic=none")
@@ -172,3 +174,17 @@ def test_a_copied_outputs_folder_is_hashed_before_its_images_are_kept(tmp_path: 
     result = worlds.run(worlds.accept(tmp_path / "b"))
     why = worlds.events(result.folder, "resumed")[0]["kept_because"]
     assert (why["its object was touched and still verifies"], dict(result.made)) == (2, {"image": 2, "verdict": 4})
+
+
+def test_a_verdict_on_a_lost_picture_does_not_count_when_the_new_one_cannot_be_judged(tmp_path: Path) -> None:
+    digest = worlds.finished(tmp_path).images()[0]["digest"]
+    (tmp_path / "objects" / digest[:2] / digest[2:]).unlink()
+
+    def critic(step: Step, bench: Bench) -> Outcome:
+        return Outcome((), tuple(Unmade(item, "critic", "runtime_down") for item in step.items))
+
+    result = worlds.run(worlds.accept(tmp_path), generate=fakes.Painter(salt="b"), critique=critic)
+    assert (result.status, result.failure and result.failure.what) == (
+        "incomplete", "1 of 8 items are not there: verdict/on-blue.000 was not made: runtime_down",
+    )  # fmt: skip
+    assert worlds.run(worlds.accept(tmp_path), generate=fakes.Painter(salt="b")).status == "complete"
