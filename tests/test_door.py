@@ -230,6 +230,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_images(
     assert digests(folder) == digests(next((tmp_path / "calm" / "runs").iterdir()))
 
 
+@pytest.mark.slow
 def test_a_terminated_run_ends_by_itself_and_keeps_its_images(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

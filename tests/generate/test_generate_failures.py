@@ -5,6 +5,7 @@ And once the cause is gone, the same command comes to the end that an undisturbe
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import shutil
@@ -22,7 +23,7 @@ from runner.generate.pipeline import load_artist
 from runner.plan import Step
 from runner.timing import Clock
 from runner.worker import Bench, Outcome, Work
-from tests import worlds
+from tests import fakes, worlds
 
 Tensors = dict[str, Any]
 BASE = ("+experiment=demo_base", "track=none", "generate.steps=1", "generate.batch_size=2", "runtime.num_threads=1")
@@ -174,16 +175,27 @@ def test_a_scheduler_without_its_package_is_refused_before_anything_loads(tmp_pa
 
 
 def test_a_real_limit_of_memory_ends_the_run_as_oom_and_nothing_is_tried_with_other_settings(tmp_path: Path) -> None:
-    accepted = accept(tmp_path, worlds.SHAPES, "generate.width=256", "generate.height=256")
-    with LittleMemory() as watch:
-        result = run(accepted, watch)
-    record = failure(result)
-    assert (record["kind"], record["item"], record["where"]) == ("oom", "image/on-blue.000", "cpu")
+    """In a process of its own: memory that earlier work gave back would serve in place of new."""
+    words = ("generate.width=256", "generate.height=256")
+    own = "import sys, pathlib; from tests.generate import test_generate_failures as here; here.starve(*sys.argv[1:])"
+    answer = fakes.python("-c", own, str(tmp_path), *words)
+    record, result = answer.line["failure"], answer.line
+    assert (result["status"], record["kind"], record["item"], record["where"]) == (
+        "failed", "oom", "image/on-blue.000", "cpu",
+    )  # fmt: skip
     assert record["phase"] in ("sample", "decode")
     assert "ran out of memory for 256x256 at batch_size 2 in float32" in record["cause"]
     assert all(word in record["hint"] for word in ("batch_size", "size", "dtype", "offload"))
-    assert [event["status"] for event in worlds.events(result.folder, "status")].count("generating") == 1
-    assert len(digests(run(accepted))) == 2
+    assert result["statuses"].count("generating") == 1
+    assert len(digests(run(accept(tmp_path, worlds.SHAPES, *words)))) == 2
+
+
+def starve(place: str, *words: str) -> None:
+    """A run that may take next to no memory once it samples; says on standard output how it ended."""
+    with LittleMemory() as watch:
+        result = run(accept(Path(place), worlds.SHAPES, *words), watch)
+    statuses = [event["status"] for event in worlds.events(result.folder, "status")]
+    print(json.dumps({"status": result.status, "failure": failure(result), "statuses": statuses}))
 
 
 class LittleMemory:

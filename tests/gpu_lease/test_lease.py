@@ -292,7 +292,7 @@ def test_a_lease_file_that_is_a_link_is_not_written_through(leases: Path, tmp_pa
 def test_a_lease_folder_that_cannot_be_made_is_unavailable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("RUNNER_LEASES", str(tmp_path / "file" / "leases"))
-    words = r"cannot be used \(Not a directory\)\. Mend its permissions, or set RUNNER_LEASES"
+    words = r"cannot be used \(Not a directory\)\. Mend its permissions; leases of devices can be moved"
     with pytest.raises(Unavailable, match=words), gpu.lease("cpu", this(), wait=False, on_wait=nobody):
         pass
 
