@@ -321,10 +321,14 @@ def test_the_last_word_on_an_item_counts() -> None:
 
 
 def test_a_second_attempt_opens_the_run_again_and_keeps_its_first_start() -> None:
-    first = [event("started", owner=OWNER, at="1"), event("ended", status="failed", failure={"x": 1}, at="2")]
+    first = [
+        event("started", owner=OWNER, at="1"),
+        event("ended", status="failed", failure={"what": "w", "fix": "f"}, at="2"),
+    ]
     ended = journal.fold(first)
+    early = {"what": "w", "fix": "f", "cause": "w", "hint": "f"}
     again = journal.fold([*first, event("started", owner=OWNER, at="3")])
-    assert (ended.open, ended.status, ended.failure, ended.ended) == (False, "failed", {"x": 1}, "2")
+    assert (ended.open, ended.status, ended.failure, ended.ended) == (False, "failed", early, "2")
     assert (again.open, again.status, again.failure, again.ended) == (True, "planned", None, None)
     assert (again.attempts, again.started, again.last_event) == (2, "1", "3")
 

@@ -123,7 +123,12 @@ def _peak(state: State, event: Event) -> None:
 
 def _ended(state: State, event: Event) -> None:
     state.status, state.ended, state.phase, state.phase_at = event["status"], event["at"], None, event["at"]
-    state.timings, state.failure = event.get("timings", {}), event.get("failure")
+    state.timings, state.failure = event.get("timings", {}), _failure(event.get("failure"))
+
+
+def _failure(record: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How an attempt failed; early journals called cause and hint what and fix."""
+    return record and {"cause": record.get("what"), "hint": record.get("fix"), **record}
 
 
 def _differs(state: State, event: Event) -> None:

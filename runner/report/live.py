@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 
+from runner.gpu import who
 from runner.journal import Event
 from runner.worker import Progress
 
@@ -22,6 +23,12 @@ SPOKEN = {
 def spoken(status: str) -> str:
     """A status in words."""
     return SPOKEN.get(status, status)
+
+
+def _told(event: Event) -> str:
+    """A status, and for whom it waits."""
+    reason = event.get("reason")
+    return spoken(event["status"]) + (f": {reason}" if reason else "")
 
 
 class Live:
@@ -59,7 +66,7 @@ class Live:
         elif event["event"] == "made":
             self._bars.advance(self._tasks[event["key"].partition("/")[0]])
         elif event["event"] == "status":
-            self._say(spoken(event["status"]))
+            self._say(_told(event))
 
     def on_progress(self, moment: Progress) -> None:
         self._say(f"{spoken(moment.status)} {moment.done}/{moment.total}")
@@ -72,5 +79,7 @@ class Live:
 def plain_line(event: Event) -> str | None:
     """What a log without a terminal shows of an event: statuses, and items that were not made."""
     if event["event"] == "status":
-        return spoken(event["status"])
+        return _told(event)
+    if event["event"] == "lease_taken_over":
+        return f"took over {event['device']} from a process that died: {who(event['before'])}"
     return f"{event['key']} was not made: {event['reason']}" if event["event"] == "unmade" else None
