@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import journal, store
-from runner.errors import Corrupt, Failed
+from runner.errors import Corrupt, Failed, Fault
 
 OWNER = {"pid": 1, "process_started": 0.0, "host": "here", "run_id": "r", "role": "generator"}
 EVENTS = st.one_of(
@@ -25,7 +26,10 @@ EVENTS = st.one_of(
     st.just({"event": "proved", "difference": 0.25}),
 )
 ZERO = "0" * 64
-WHOLE: dict[str, Any] = {key: {} for key in journal.REQUIRED} | {"run_id": "demo-1"}
+REQUEST = {"name": "demo", "generate": {"width": 64, "height": 64}}
+WHOLE: dict[str, Any] = {key: {} for key in journal.REQUIRED} | {
+    "run_id": "demo-1", "request": REQUEST, "prompts": [], "images": [],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -156,7 +160,7 @@ def test_a_line_that_could_not_be_written_does_not_break_the_chain(folder: Path)
     path = folder / journal.JOURNAL
     path.rename(folder / "aside")
     path.mkdir()
-    with pytest.raises(Failed, match=r"journal\.jsonl: cannot be written \(Is a directory\)"):
+    with pytest.raises(Failed, match=r"journal\.jsonl: has \d+ bytes where this attempt left 793: something else"):
         log.append({"event": "made", "key": "image/c", "object": "o", "step": "s"})
     path.rmdir()
     (folder / "aside").rename(path)
@@ -353,3 +357,85 @@ def test_an_ended_run_has_not_crashed_although_its_writer_is_gone(folder: Path) 
     log, _ = reopen(folder)
     log.append({"event": "ended", "status": "complete"})
     assert journal.read_run(folder).status(lambda *who: False) == "complete"
+
+
+# ---- strange files, and what was read before
+
+
+def test_nothing_is_appended_to_a_torn_line_that_could_not_be_cut(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, _ = reopen(folder)
+
+    def half(self: journal.Journal, data: bytes) -> None:
+        with self.path.open("ab") as file:
+            file.write(data[: len(data) // 2])
+        raise Failed("storage", Fault("storage_failed", "journal", "cannot be written (disk full)", "Free space"))
+
+    def uncut(path: Path, size: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Journal, "_write", half)
+        patch.setattr(os, "truncate", uncut)
+        for _ in range(2):
+            with pytest.raises(Failed, match=r"disk full|Input/output error"):
+                log.append({"event": "proved"})
+    log.append({"event": "proved"})
+    assert (journal.read_events(folder).problem, len(journal.read_events(folder).events)) == (None, 4)
+
+
+def test_a_line_of_another_process_is_not_built_upon(folder: Path) -> None:
+    log, _ = reopen(folder)
+    other, _ = reopen(folder)
+    other.append({"event": "proved"})
+    with pytest.raises(Failed, match="something else wrote into it"):
+        log.append({"event": "proved"})
+    assert (journal.read_events(folder).problem, len(lines(folder))) == (None, 4)
+
+
+def test_a_pipe_or_a_folder_in_place_of_a_journal_is_a_problem_and_waited_for_by_nobody(folder: Path) -> None:
+    path = folder / journal.JOURNAL
+    path.unlink()
+    os.mkfifo(path)
+    assert journal.read_run(folder).problem == "cannot be read (is no regular file)"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(Corrupt, match="cannot be read"):
+        reopen(folder)
+
+
+@pytest.mark.parametrize("change", ["gone", "shorter", "another"])
+def test_a_journal_that_changed_behind_what_was_read_is_told(folder: Path, change: str) -> None:
+    read, path = journal.follow_run(folder, slim=True), folder / journal.JOURNAL
+    assert read().problem is None
+    data = path.read_bytes()
+    (folder / "new").write_bytes(data if change == "another" else data[:10])
+    (folder / "new").rename(path)
+    if change == "gone":
+        path.unlink()
+    told = {"gone": "is gone since it was read", "shorter": "another or a shorter", "another": "another or a shorter"}
+    assert told[change] in (read().problem or "")
+
+
+ODD = [
+    {"event": "made", "step": "s"}, {"event": "made", "key": "k", "object": 5, "step": "s"}, {"event": "status"},
+    {"event": "made", "key": "k", "object": "o", "step": "s", "facts": []}, {"event": "ended"},
+    {"event": "made", "key": "k", "object": "o", "step": "s", "facts": {"scores": [1]}}, {"event": "started"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ODD, ids=[str(number) for number in range(len(ODD))])
+def test_a_chained_line_that_no_run_writes_is_a_problem_and_no_traceback(folder: Path, line: dict[str, Any]) -> None:
+    log, _ = reopen(folder)
+    log.append(line)
+    assert "line 4 is no event of a run" in (journal.read_run(folder).problem or "")
+    with pytest.raises(Corrupt, match="line 4 is no event of a run"):
+        journal.open_log(folder, journal.manifest_digest(folder), journal.fold_slim)
+
+
+@pytest.mark.parametrize("request_", [{}, {"name": "x"}, {"name": "x", "generate": {}}, []])
+def test_a_manifest_of_another_shape_is_corrupt(folder: Path, request_: object) -> None:
+    (folder / journal.MANIFEST).write_bytes(store.canonical({**WHOLE, "request": request_}))
+    with pytest.raises(Corrupt, match="is not the canonical JSON that a run writes"):
+        journal.read_manifest(folder)

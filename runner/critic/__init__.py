@@ -36,7 +36,12 @@ def work(step: Step, bench: Bench) -> Outcome:
             if digest is None:
                 unmade.append(Unmade(item, "critic", "its image was not made"))
                 continue
-            made.append(_review(item, image, digest, critic, bench))
+            try:
+                made.append(_review(item, image, digest, critic, bench))
+            except (
+                Corrupt
+            ) as error:  # no verdict on a picture that is not itself: it will be made again, and judged then
+                unmade.append(Unmade(item, "storage", f"its image {error.faults[0].what}"))
             bench.progress(Progress("reviewing", "review", len(made), len(step.images)))
     return Outcome(tuple(made), tuple(unmade))
 
@@ -66,9 +71,6 @@ def _verdict(image: ImagePlan, digest: str, critic: ClipCritic, bench: Bench) ->
     }
     try:
         criteria, raw = critic.judge(_open(bench.store.get(digest)), image.prompt)
-    except Corrupt as error:
-        reason = f"image_not_seen: {error.faults[0].what}"
-        return Verdict(**common, status="unscored", reason=reason, criteria={}, tags=(), raw={})
     except (OSError, ValueError) as error:  # the text may hold an address; a verdict's bytes must not
         reason = f"image_not_seen: does not decode ({type(error).__name__})"
         return Verdict(**common, status="unscored", reason=reason, criteria={}, tags=(), raw={})

@@ -64,9 +64,9 @@ def execute(accepted: Accepted, workers: Mapping[str, Work], clock: Clock, watch
     with clock.phase("plan"):
         folder = folders.run_folder(accepted, outputs)
         owner = gpu.this_process(folder.name, "generator")
+        objects = open_store(outputs, accepted.request.storage)
     with ledger.using(outputs), gpu.only_writer(folder, owner):
         with clock.phase("plan"):
-            objects = open_store(outputs, accepted.request.storage)
             genesis = folders.keep_manifest(accepted, folder)
         with clock.phase("verify"), _no_garbage():
             log, state = journal.open_log(folder, genesis, journal.fold_slim)
@@ -120,7 +120,7 @@ class Run:
 
     def _start(self, owner: gpu.Owner) -> None:
         with self.clock.phase("record"):
-            self.log.watchers.append(self.watch.on_event)
+            self.log.watchers += [self._hear, self.watch.on_event]
             self.log.append({"event": "started", "owner": owner.as_dict(), "left": count_kinds(self.left.again)})
             if self.state.attempts:  # why each item is kept or made again; a first pass has nothing to say
                 left, kept = self.left, len(self.made.keys() - self.left.again.keys())
@@ -150,11 +150,13 @@ class Run:
             lines = list(lines_of(step, outcome, wanted, self.made, self.objects, self.accepted.request))
         with self.clock.phase("record"):
             self.log.append(*lines)
-        for line in lines:
-            if line["event"] == "made":
-                self._remember(line)
-            elif line["event"] == "unmade":
-                self._forget({line["key"]: (line["kind"], f"was not made: {line['reason']}")})
+
+    def _hear(self, line: journal.Event) -> None:
+        """Every line of ours as soon as it is committed, also when a signal waited for that."""
+        if line["event"] == "made":
+            self._remember(line)
+        elif line["event"] == "unmade":
+            self._forget({line["key"]: (line["kind"], f"was not made: {line['reason']}")})
 
     def _remember(self, line: journal.Event) -> None:
         item = line["key"]
@@ -172,7 +174,6 @@ class Run:
         if wrong:
             step_of = {item: step for step in self.accepted.plan.steps for item in step.items if item in wrong}
             self.log.append(*(unmade(step_of[item], Unmade(item, *lost)) for item, lost in wrong.items()))
-            self._forget(wrong)
         return bool(wrong)
 
     def _unsound(self) -> dict[str, Lost]:
@@ -219,7 +220,7 @@ class Run:
             try:
                 yield
             finally:
-                self.pulse.beat_lease = lambda: None
+                self.pulse.beat_lease = lambda: True
 
     def _wait(self, holder: dict[str, Any]) -> None:
         """Told again whenever somebody else is in the way."""
@@ -282,7 +283,7 @@ class Run:
     def _seal(self) -> None:
         """Note where the journal ends, unless that is noted already: a crash may have come between line and seal."""
         with suppress(OSError):
-            if not journal.is_sealed(self.folder, self.log):
+            if self.log.path.exists() and not journal.is_sealed(self.folder, self.log):
                 journal.seal(self.folder, self.log)
 
     def _result(self, ending: Ending) -> Result:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from runner.errors import RunnerError
-from runner.journal import Journal
+from runner.journal import Event, Journal
 from runner.timing import Clock
 from runner.worker import Progress
 
@@ -27,7 +27,7 @@ class Pulse:
 
     log: Journal
     clock: Clock
-    beat_lease: Callable[[], None] = lambda: None
+    beat_lease: Callable[[], bool] = lambda: True  # false when the lease file is gone
     moment: Progress | None = None
     _ending: threading.Event = field(default_factory=threading.Event)
 
@@ -48,12 +48,21 @@ class Pulse:
 
     def beat(self) -> None:
         """One beat: the lease's, and a line when the present phase has lasted."""
-        self.beat_lease()
+        self._beat_lease()
         lasting = self.clock.lasting(QUIET_S)
         if lasting is None:
             return
         phase, for_s = lasting
         moment = self.moment if self.moment and self.moment.phase == phase else None
         told = {"done": moment.done, "total": moment.total} if moment else {"done": None, "total": None}
+        self._note({"event": "beat", "phase": phase, "phase_s": round(for_s, 3), **told})
+
+    def _beat_lease(self) -> None:
+        with contextlib.suppress(Exception):  # memory that cannot be asked now must not stop the pulse
+            if not self.beat_lease():
+                self.beat_lease = lambda: True
+                self._note({"event": "lease_lost", "reason": "its file was deleted"})
+
+    def _note(self, event: Event) -> None:
         with contextlib.suppress(RunnerError):
-            self.log.append({"event": "beat", "phase": phase, "phase_s": round(for_s, 3), **told})
+            self.log.append(event)

@@ -22,7 +22,7 @@ The protocol, for other programs. The folder is RUNNER_LEASES, or /tmp/runner-le
 from runner.gpu.admission import Admission, Holder, Memory, Needs, admit
 from runner.gpu.command import run_under
 from runner.gpu.devices import lease_file, lease_folder, queue_folder
-from runner.gpu.held import LOCK, POLL_S, Held, alive, lease, only_writer
+from runner.gpu.held import LOCK, POLL_S, Held, alive, is_written, lease, only_writer
 from runner.gpu.lockfile import is_held
 from runner.gpu.lockfile import read as read_owner
 from runner.gpu.memory import free_mib, memory_of, total_mib
@@ -44,6 +44,7 @@ __all__ = [
     "alive",
     "free_mib",
     "is_held",
+    "is_written",
     "lease",
     "lease_file",
     "lease_folder",

@@ -25,6 +25,7 @@ from runner.gpu.owner import Owner
 POLL_S = 0.2  # for a device
 POLL_MEMORY_S = 1.0  # for memory: asking a card starts a program
 LOCK = "lock"  # in a run folder: who writes it
+SILENT_S = 60.0  # a writer on another machine that wrote nothing for so long is gone
 
 Told = Callable[[dict[str, Any]], None]
 
@@ -51,12 +52,16 @@ class Held:
             raise
         return before
 
-    def beat(self, peak_mib: int | None = None) -> None:
-        """Say that the holder lives, and the most memory that it has taken so far. Never raises."""
+    def beat(self, peak_mib: int | None = None) -> bool:
+        """Say that the holder lives, and the most memory that it has taken so far. Never raises.
+
+        False when the lease file is gone: somebody deleted it, and another may take the device.
+        """
         with self._guard:
             self.record["beat"] = owner.now_iso()
             self.record["peak_mib"] = max(peak_mib or 0, self.record["peak_mib"] or 0) or None
             self._write()
+            return self.file.closed or lockfile.is_at(self.file, devices.lease_file(self.device))
 
     def name_child(self, pid: int, process_started: float) -> None:
         """The process that works under this lease and has inherited its lock."""
@@ -165,23 +170,43 @@ def only_writer(run_folder: Path, owned_by: Owner) -> Iterator[None]:
     """Hold a run folder for writing. Raises Unavailable when another process writes into it."""
     file = lockfile.open_shared(run_folder / LOCK)
     try:
-        if not lockfile.take(file):
-            raise Unavailable(_second_writer(run_folder))
-        with contextlib.suppress(OSError):  # a full disk: the lock counts, the record is a courtesy
-            lockfile.write(file, owned_by.as_dict())
-        yield
+        # The folder is locked as well as the file: the file may be deleted by hand while we work.
+        with lockfile.folder_taken(run_folder) as free:
+            if not (lockfile.take(file) and free):
+                raise Unavailable(_second_writer(run_folder))
+            _record(file, owned_by)
+            yield
     finally:
         file.close()
 
 
-def alive(run_folder: Path, owned_by: Mapping[str, Any] | None) -> bool:
-    """Whether a run's writer is at work: it holds the folder's lock, which the kernel takes back when it dies.
+def _record(file: BinaryIO, owned_by: Owner) -> None:
+    with contextlib.suppress(OSError):  # a full disk: the lock counts, the record is a courtesy
+        lockfile.write(file, owned_by.as_dict())
 
-    A writer on another machine cannot be asked; it counts as alive while its lock file is in place here.
+
+def is_written(run_folder: Path) -> bool:
+    """Whether a process of this machine writes into a run folder now."""
+    return lockfile.is_held(run_folder / LOCK) or lockfile.is_folder_held(run_folder)
+
+
+def alive(run_folder: Path, owned_by: Mapping[str, Any] | None) -> bool:
+    """Whether a run's writer is at work: it holds the folder, which the kernel takes back when it dies.
+
+    A writer on another machine cannot be asked: it is alive while something in its folder is still written, which
+    its pulse sees to.
     """
-    if owned_by and owned_by.get("host") != platform.node():
-        return (run_folder / LOCK).exists()
-    return lockfile.is_held(run_folder / LOCK)
+    if is_written(run_folder):
+        return True
+    is_foreign = owned_by is not None and owned_by.get("host") != platform.node()
+    return is_foreign and _last_written_s(run_folder) > time.time() - SILENT_S
+
+
+def _last_written_s(run_folder: Path) -> float:
+    try:
+        return max(entry.stat().st_mtime for entry in run_folder.iterdir())
+    except (OSError, ValueError):
+        return 0.0
 
 
 def _second_writer(run_folder: Path) -> Fault:

@@ -14,7 +14,8 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -58,7 +59,7 @@ def make_shared_folder(folder: Path) -> None:
         raise unusable(folder, error) from error
 
 
-def take(file: BinaryIO) -> bool:
+def take(file: BinaryIO | int) -> bool:
     """Lock a file for this process; False when another one has it. Somebody who only looks does not count."""
     for _ in range(LOCK_TRIES):
         if _try(file, fcntl.LOCK_EX):
@@ -96,7 +97,35 @@ def is_held(path: Path) -> bool:
         return False
 
 
-def _try(file: BinaryIO, kind: int) -> bool:
+def is_folder_held(folder: Path) -> bool:
+    """Whether some process has this folder itself locked now."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        return not _try(handle, fcntl.LOCK_SH)
+    except OSError:  # a file system that locks no folders
+        return False
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def folder_taken(folder: Path) -> Iterator[bool]:
+    """Lock a folder itself, which nobody can do away with while we are in it; False when another process has it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            free = take(handle)
+        except OSError:  # a file system that locks no folders: the file in it has to do
+            free = True
+        yield free
+    finally:
+        os.close(handle)
+
+
+def _try(file: BinaryIO | int, kind: int) -> bool:
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import orjson
 
 from runner import store
-from runner.errors import Corrupt, Failed
+from runner.errors import Corrupt, Failed, Fault
 from runner.journal.manifest import MANIFEST, altered, not_writable
 
 JOURNAL = "journal.jsonl"
@@ -36,6 +37,8 @@ class Journal:
     last_hash: str
     next_number: int
     watchers: list[Watcher] = field(default_factory=list)
+    size: int = 0  # bytes of the file that are ours and whole
+    _is_torn: bool = False  # a write of ours left more than that, and it could not be cut
     _one_at_a_time: threading.RLock = field(default_factory=threading.RLock)
     _committing: int | None = None  # the thread inside a commit: a signal must not break it, see `interrupt`
     _stop: BaseException | None = None
@@ -54,15 +57,17 @@ class Journal:
     def _commit(self, events: tuple[Event, ...]) -> list[Event]:
         lines = self._chained(events)
         data = b"".join(store.canonical(line) + b"\n" for line in lines)
-        size = self._size()
+        self._check_end()
         self._committing = threading.get_ident()
         try:
             self._write(data)
             self.last_hash, self.next_number = lines[-1]["hash"], lines[-1]["n"] + 1
+            self.size += len(data)
         except Failed:
             self._stop = None  # the failure ends the run anyway
-            with contextlib.suppress(OSError):
-                os.truncate(self.path, size)  # what a full disk let through of it
+            self._is_torn = True
+            with contextlib.suppress(Failed):  # a disk that cuts nothing now may do so before the next line
+                self._cut()
             raise
         finally:
             self._committing = None
@@ -91,11 +96,27 @@ class Journal:
             lines.append({**line, "hash": before})
         return lines
 
-    def _size(self) -> int:
+    def _check_end(self) -> None:
+        """The file must end where our last line does: nothing is appended to a torn line, or to another's."""
+        if self._is_torn:
+            self._cut()
         try:
-            return self.path.stat().st_size
+            size = self.path.stat().st_size
         except OSError as error:
             raise not_writable(self.path, error) from error
+        if size != self.size:
+            what = f"has {size} bytes where this attempt left {self.size}: something else wrote into it"
+            raise Failed(
+                "storage", Fault("storage_failed", str(self.path), what, "Look with `python -m runner verify`")
+            )
+
+    def _cut(self) -> None:
+        """Take away what a full disk let through of a line."""
+        try:
+            os.truncate(self.path, self.size)
+        except OSError as error:
+            raise not_writable(self.path, error) from error
+        self._is_torn = False
 
     def _write(self, data: bytes) -> None:
         try:
@@ -128,7 +149,7 @@ def open_log(folder: Path, genesis: str, read: Callable[[Iterable[Event]], Read]
     try:
         if path.exists() and path.stat().st_size != chain.sound_bytes:
             os.truncate(path, chain.sound_bytes)
-        journal = Journal(path, chain.last_hash or genesis, chain.num_lines)
+        journal = Journal(path, chain.last_hash or genesis, chain.num_lines, size=chain.sound_bytes)
         if not path.exists():
             journal._write(b"")
             store.fsync_folder(folder)
@@ -141,8 +162,8 @@ def open_log(folder: Path, genesis: str, read: Callable[[Iterable[Event]], Read]
 class Chain:
     """The events of a log, read one by one with every link checked; stops at the first broken link.
 
-    Iterated again, it goes on with what was appended since. A missing file reads as no events; a last line without
-    its end is not read.
+    Iterated again, it goes on with what was appended since. A missing file reads as no events, a file that cannot be
+    read as a broken one; a last line without its end is not read.
     """
 
     folder: Path
@@ -151,6 +172,7 @@ class Chain:
     genesis: str | None = None  # what the first line follows
     last_hash: str | None = None
     problem: str | None = None  # the first broken link, once all was read
+    _inode: int | None = None
 
     def __iter__(self) -> Iterator[Event]:
         sealed = _sealed(self.folder)  # before the lines: a writer may add to both meanwhile
@@ -163,11 +185,14 @@ class Chain:
             self.problem = self.problem or _lost_end(sealed, at_seal, self.num_lines)
 
     def _events(self) -> Iterator[Event]:
-        path = self.folder / JOURNAL
-        if not path.exists():
+        try:
+            file = self._open()
+        except OSError as error:
+            self.problem = f"cannot be read ({error.strerror or error})"
             return
-        with path.open("rb", buffering=1 << 20) as file:
-            file.seek(self.sound_bytes)
+        if file is None:
+            return
+        with file:
             for line in file:
                 event = _parse(line)
                 if event is None and not line.endswith(b"\n"):
@@ -179,6 +204,26 @@ class Chain:
                 self.num_lines, self.last_hash = self.num_lines + 1, event["hash"]
                 self.sound_bytes += len(line)
                 yield event
+
+    def _open(self) -> BinaryIO | None:
+        """The file where we left it; None where there is none. A pipe in its place is not waited for."""
+        try:
+            handle = os.open(self.folder / JOURNAL, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if self.num_lines:
+                raise OSError("is gone since it was read") from None
+            return None
+        file = os.fdopen(handle, "rb", buffering=1 << 20)
+        facts = os.fstat(handle)
+        if not stat.S_ISREG(facts.st_mode):
+            file.close()
+            raise OSError("is no regular file")
+        if facts.st_size < self.sound_bytes or self._inode not in (None, facts.st_ino):
+            file.close()
+            raise OSError("is another or a shorter file than the one that was read before")
+        self._inode = facts.st_ino
+        file.seek(self.sound_bytes)
+        return file
 
     def _broken_link(self, line: bytes, event: Event) -> str | None:
         if not _is_hash_of(event["hash"], line[:-1]):
@@ -244,6 +289,10 @@ def _lost_end(sealed: Seal, found: str | None, num_lines: int) -> str | None:
     return None if found == sealed[1] else "is not the one that was sealed when the run ended"
 
 
+OURS = {"hash": str, "prev": str, "event": str, "n": int, "at": str}  # what every line has
+UTC_ENDING = "+00:00"
+
+
 def _parse(line: bytes) -> Event | None:
     """A whole line as an event; its form is settled by its hash, which is over its very bytes."""
     if not line.endswith(b"\n"):
@@ -252,8 +301,8 @@ def _parse(line: bytes) -> Event | None:
         event = orjson.loads(line)
     except ValueError:
         return None
-    sound = isinstance(event, dict) and {"hash", "prev", "event", "n", "at"} <= event.keys()
-    return event if sound else None
+    sound = isinstance(event, dict) and all(isinstance(event.get(name), kind) for name, kind in OURS.items())
+    return event if sound and event["at"].endswith(UTC_ENDING) else None
 
 
 def _is_hash_of(claimed: Any, line: bytes) -> bool:

@@ -11,6 +11,7 @@ from runner import store
 from runner.errors import Corrupt, Failed, Fault, RunnerError
 
 MANIFEST = "manifest.json"
+MAX_BYTES = 1 << 30
 REQUIRED = ("run_id", "identity", "request", "contract", "pins", "prompts", "images", "tokens", "environment")
 
 
@@ -32,14 +33,25 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a run folder. Raises Corrupt when it is gone or is not the canonical JSON we wrote."""
     path = folder / MANIFEST
     try:
-        data = path.read_bytes()
+        data = store.read_regular(path, MAX_BYTES)
         manifest = json.loads(data)
         sound = isinstance(manifest, dict) and store.canonical(manifest) == data
     except (OSError, ValueError, RecursionError) as error:
         raise Corrupt(altered("manifest_altered", path, f"cannot be read ({error})")) from error
-    if not sound or any(name not in manifest for name in REQUIRED):
+    if not sound or any(name not in manifest for name in REQUIRED) or not _is_shaped(manifest):
         raise Corrupt(altered("manifest_altered", path, "is not the canonical JSON that a run writes"))
     return dict(manifest)
+
+
+def _is_shaped(manifest: dict[str, Any]) -> bool:
+    """Whether what every reader looks at has its kind: a run whose settings are elsewhere is none of ours."""
+    request, prompts = manifest["request"], manifest["prompts"]
+    try:
+        named = isinstance(request["name"], str) and {"width", "height"} <= request["generate"].keys()
+        texts = all({"text", "key", "id"} <= prompt.keys() for prompt in prompts)
+        return named and texts and all(0 <= place < len(prompts) for _, place, _ in manifest["images"])
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return False
 
 
 def manifest_digest(folder: Path) -> str:

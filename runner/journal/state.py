@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runner.journal.log import Chain, Event
-from runner.journal.manifest import manifest_digest, read_manifest
+from runner.errors import Corrupt, first_line
+from runner.journal.log import JOURNAL, Chain, Event
+from runner.journal.manifest import altered, manifest_digest, read_manifest
 
 RUNNING = ("planned", "waiting_for_gpu", "loading", "warming", "generating", "reviewing", "releasing", "verifying")
 ENDED = ("complete", "incomplete", "failed", "interrupted", "blocked")  # and `crashed`, which nobody lives to write
@@ -74,16 +75,23 @@ class State:
 def fold(events: Iterable[Event], state: State | None = None, *, slim: bool = False) -> State:
     """Add events up in order, to a state that others led to; unknown ones only move the clock.
 
-    `slim` leaves out the workers' facts.
+    `slim` leaves out the workers' facts. Raises Corrupt for a line that no run writes.
     """
     state = state or State()
     for event in events:
-        if event["event"] in ("made", "unmade"):
-            state.items[event["key"]] = item_of(event, slim=slim)
-        else:
-            _FOLDS.get(event["event"], _nothing)(state, event)
+        try:
+            if event["event"] in ("made", "unmade"):
+                state.items[event["key"]] = item_of(event, slim=slim)
+            else:
+                _FOLDS.get(event["event"], _nothing)(state, event)
+        except NOT_OURS as error:
+            what = f"line {event['n'] + 1} is no event of a run ({type(error).__name__}: {first_line(error)})"
+            raise Corrupt(altered("journal_altered", Path(JOURNAL), what)) from error
         state.last_event = event["at"]
     return state
+
+
+NOT_OURS = (KeyError, TypeError, ValueError, AttributeError)  # what a chained line raises that no run wrote
 
 
 def fold_slim(events: Iterable[Event]) -> State:
@@ -93,9 +101,12 @@ def fold_slim(events: Iterable[Event]) -> State:
 
 def item_of(event: Event, *, slim: bool) -> Item:
     """The item of a `made` or `unmade` line."""
-    facts = event.get("facts", NO_FACTS)
+    facts, name = event.get("facts", NO_FACTS), event.get("object")
+    kinds = (("scores", dict), ("timing", dict), ("tags", list))
+    if not (isinstance(name, str | None) and all(isinstance(facts.get(key, kind()), kind) for key, kind in kinds)):
+        raise TypeError("its object or its facts are of another kind")
     return Item(
-        event["event"] == "made", event.get("object"), event.get("bytes"), sys.intern(event["step"]), event["at"],
+        event["event"] == "made", name, event.get("bytes"), sys.intern(event["step"]), event["at"],
         facts.get("image"), facts.get("status") != "unscored", event.get("kind"), event.get("reason"),
         NO_FACTS if slim else facts,
     )  # fmt: skip
@@ -207,7 +218,10 @@ def follow_run(folder: Path, *, slim: bool) -> Callable[[], Run]:
     began_with = manifest_digest(folder)
 
     def read() -> Run:
-        fold(chain, state, slim=slim)
+        try:
+            fold(chain, state, slim=slim)
+        except Corrupt as error:
+            chain.problem = error.faults[0].what
         other = chain.genesis not in (None, began_with)
         return Run(folder, manifest, state, chain.problem or (OTHER_MANIFEST if other else None))
 

@@ -19,7 +19,7 @@ What it does not know: the bytes; that is the store's. Whether a run names an ob
 
 from runner.ledger.held import DATASETS, DECISIONS, held, read_dataset
 from runner.ledger.in_use import alone, using
-from runner.ledger.log import FOLDER, GENESIS, RECORD, Event, Ledger, Writer, append, fold, read, refuse_broken, writing
+from runner.ledger.log import FOLDER, GENESIS, RECORD, Event, Ledger, Writer, fold, read, refuse_broken, writing
 
 __all__ = [
     "DATASETS",
@@ -31,7 +31,6 @@ __all__ = [
     "Ledger",
     "Writer",
     "alone",
-    "append",
     "fold",
     "held",
     "read",

@@ -45,10 +45,8 @@ def _lock_alone(handle: int, outputs: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        what, fix = (
-            f"{outputs} is in use: a run or another gc works in it",
-            "Wait until it ends: python -m runner status",
-        )
+        what = f"{outputs} is in use: a run or another gc works in it"
+        fix = "Wait until it ends: python -m runner status"
         raise Unavailable(Fault("outputs_in_use", "gc", what, fix)) from error
 
 

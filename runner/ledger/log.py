@@ -1,4 +1,4 @@
-"""The ledger's events: append, read, and what they add up to."""
+"""The ledger's events: written, read, and what they add up to."""
 
 from __future__ import annotations
 
@@ -24,9 +24,7 @@ class Ledger:
     """What the ledger's events add up to; digests are the keys."""
 
     imports: Mapping[str, Event] = field(default_factory=dict)  # the last `imported` of each
-    tombstones: Mapping[str, Event] = field(
-        default_factory=dict
-    )  # what is deleted now, `records` of all its tombstones
+    tombstones: Mapping[str, Event] = field(default_factory=dict)  # deleted now, with the `records` of them all
     repairs: tuple[Event, ...] = ()
     collecting: Mapping[str, None] = field(default_factory=dict)  # begun, and not said to be done
     collected: Mapping[str, str] = field(default_factory=dict)  # removed by gc, and when
@@ -76,17 +74,11 @@ def refuse_broken(outputs: Path, known: Ledger) -> None:
         raise Corrupt(_altered(outputs, known.problem))
 
 
-def append(outputs: Path, *events: Event) -> None:
-    """Commit events to the ledger and seal it. Raises Unavailable while another process writes it, Corrupt, Failed."""
-    with writing(outputs) as ledger:
-        ledger.append(*events)
-
-
 @contextmanager
 def writing(outputs: Path) -> Iterator[Writer]:
     """Hold the ledger for writing, alone: for whoever stores or removes bytes and then says so.
 
-    Raises Unavailable while another process writes it, and Corrupt when its chain is broken.
+    Raises Unavailable while another process writes it or nobody may, and Corrupt when its chain is broken.
     """
     folder = outputs / FOLDER
     refuse_broken(outputs, read(outputs))
@@ -147,8 +139,9 @@ def _hold(folder: Path, held: ExitStack) -> None:
     try:
         held.enter_context(gpu.only_writer(folder, gpu.this_process(FOLDER, "keeper")))
     except Unavailable as error:
-        if error.faults[0].code != "run_locked":
-            raise
+        fault = error.faults[0]
+        if fault.code != "run_locked":  # the lock cannot be made: it lies with the ledger, not with the leases
+            raise Unavailable(replace(fault, fix="Mend the permissions of that folder")) from error
         what = f"is being written by process {(gpu.read_owner(folder / gpu.LOCK) or {}).get('pid', 'unknown')}"
         fix = "Wait until that import, delete or gc ends, then type the same command again"
         raise Unavailable(Fault("ledger_locked", "ledger", what, fix)) from error

@@ -8,10 +8,11 @@ journal's. Write order is bytes, read back and hash, name; a crash leaves an orp
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from runner.store import folder
 from runner.store.files import CHUNK_BYTES, file_digest, fsync_folder, make_folder, measure, read_regular, write_durably
 from runner.store.kinds import FOLDER, OBJECTS, RECORD, Kind, asked, machine_faults, recorded, storage_faults
 from runner.store.names import canonical, digest, digest_of, is_name
-from runner.store.objects import Checked, Leftover, Listed, Objects, Stray, altered, check_in_threads, gone
+from runner.store.objects import Checked, Leftover, Listed, Objects, altered, check_in_threads, gone, shared
 
 if TYPE_CHECKING:
     from runner.config.tree import Storage
@@ -34,7 +35,6 @@ __all__ = [
     "Listed",
     "Objects",
     "Store",
-    "Stray",
     "canonical",
     "digest",
     "digest_of",
@@ -55,14 +55,13 @@ def open_store(outputs: Path, settings: Storage | None) -> Objects:
     """
     if settings is None:
         return _opened(outputs, recorded(outputs) or FOLDER)
-    undecided = recorded(outputs) is None  # asked first: what is decided stays so
+    decided = recorded(outputs)  # asked first: what is decided stays so
     if faults := storage_faults(settings, outputs):
         raise Refused(faults)
-    objects = _opened(outputs, asked(settings))
-    if undecided:
-        _decide(outputs, settings, objects)
-    else:
-        objects.probe()
+    if decided is None or (decided != FOLDER and decided.owner is None):
+        return _decide(outputs, settings)
+    objects = _opened(outputs, decided)
+    objects.probe()
     return objects
 
 
@@ -76,19 +75,27 @@ def _opened(outputs: Path, kind: Kind) -> Objects:
     return s3.connect(kind)
 
 
-def _decide(outputs: Path, settings: Storage, objects: Objects) -> None:
+def _decide(outputs: Path, settings: Storage) -> Objects:
     """Record the kind of a new outputs folder once it works; two first runs decide one after the other."""
     from filelock import FileLock
 
-    kind = asked(settings)
     with _before_a_run(outputs):
         make_folder(outputs)
         with FileLock(outputs / ".storage.lock"):
             if faults := storage_faults(settings, outputs):
                 raise Refused(faults)
+            objects = _opened(outputs, asked(settings))
             objects.probe()  # makes the folder of objects, which is its record
-            if kind != FOLDER:
-                write_durably(outputs / RECORD, canonical(kind.as_dict()))
+            return objects if isinstance(objects, Store) else _own(outputs, recorded(outputs) or asked(settings))
+
+
+def _own(outputs: Path, kind: Kind) -> Objects:
+    """Record a bucket with an id of this outputs folder, then put its mark there; every run puts it again."""
+    owned = kind if kind.owner else replace(kind, owner=secrets.token_hex(16))
+    write_durably(outputs / RECORD, canonical(owned.as_dict()))
+    objects = _opened(outputs, owned)
+    objects.probe()
+    return objects
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +123,14 @@ class Store:
             make_folder(self.root)
             with tempfile.TemporaryFile(dir=self.root) as file:
                 os.fsync(file.fileno())
+
+    def shared(self) -> Fault | None:
+        if not self.root.is_symlink():
+            return None
+        fix = (
+            "Name the outputs folder that the objects lie in with --outputs DIR, or move them here in place of the link"
+        )
+        return shared(f"{self.root} is a link", fix)
 
     def put(self, data: bytes) -> str:
         """Store bytes, read them back, and return their digest. Raises Failed(storage)."""
@@ -168,10 +183,6 @@ class Store:
     def check(self, names: Iterable[str], num_threads: int) -> Iterator[Checked]:
         return check_in_threads(partial(folder.check_one, str(self.root)), names, num_threads)
 
-    def strays(self) -> Iterator[Stray]:
-        with _failing(self.root, "read"):
-            yield from folder.strays(self.root)
-
     def leftovers(self) -> Iterator[Leftover]:
         with _failing(self.root, "read"):
             yield from folder.leftovers(self.root)
@@ -206,10 +217,8 @@ def _before_a_run(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what, fix = (
-            f"cannot be written ({error.strerror or error})",
-            "Free space, or mend the permissions of that folder",
-        )
+        what = f"cannot be written ({error.strerror or error})"
+        fix = "Free space, or mend the permissions of that folder"
         raise Unavailable(Fault("storage_unwritable", f"outputs ({path})", what, fix)) from error
 
 

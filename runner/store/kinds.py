@@ -9,8 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 RECORD = "storage.json"
 OBJECTS = "objects"
+OWNER = re.compile(r"[0-9a-f]{32}")
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 CREDENTIAL_VARIABLES = (
     "AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE",
@@ -36,6 +38,7 @@ class Kind:
     uri: str | None = None
     endpoint: str | None = None
     region: str | None = None
+    owner: str | None = field(default=None, compare=False)  # the id of this outputs folder in a bucket; no request's
 
     def as_dict(self) -> dict[str, str | None]:
         return asdict(self)
@@ -62,6 +65,8 @@ def recorded(outputs: Path) -> Kind | None:
         kind = Kind(**record)
         if kind.kind not in ("folder", "s3") or (kind.kind == "s3") != (kind.uri is not None):
             raise ValueError(f"says kind {kind.kind!r} and uri {kind.uri!r}")
+        if kind.owner is not None and not OWNER.fullmatch(kind.owner):
+            raise ValueError(f"says owner {kind.owner!r}")
     except (FileNotFoundError, NotADirectoryError):
         return FOLDER if (outputs / OBJECTS).is_dir() else None
     except (OSError, ValueError, TypeError, RecursionError) as error:

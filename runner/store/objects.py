@@ -37,17 +37,6 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
-    """Something in the store that has no object's name or place; `digest` is None when it cannot be read."""
-
-    place: str  # below the root of the store
-    size: int
-    modified_s: float
-    digest: Callable[[], str | None]
-    read: Callable[[], bytes]
-
-
-@dataclass(frozen=True, slots=True)
 class Leftover:
     """What a write left behind when its process died: never visible as an object."""
 
@@ -72,6 +61,9 @@ class Objects(Protocol):
     def probe(self) -> None:
         """Try to write and read before anything expensive happens. Raises Unavailable or Refused."""
 
+    def shared(self) -> Fault | None:
+        """What says that other outputs folders use this store too; None where nothing does. `gc` asks."""
+
     def put(self, data: bytes) -> str:
         """Store bytes, read them back, and return their digest."""
 
@@ -90,9 +82,6 @@ class Objects(Protocol):
     def check(self, names: Iterable[str], num_threads: int) -> Iterator[Checked]:
         """Hash objects in parallel; yields as they finish, in no order."""
 
-    def strays(self) -> Iterator[Stray]:
-        """Everything that has no object's name or place."""
-
     def leftovers(self) -> Iterator[Leftover]:
         """What dead writes left behind, and what living ones write at this moment: look at `modified_s`."""
 
@@ -100,7 +89,7 @@ class Objects(Protocol):
         """Remove an object, durably; one that is gone stays gone. `gc` alone calls this."""
 
     def discard(self, place: str) -> None:
-        """Remove a stray or a leftover by its place; never an object."""
+        """Remove a leftover by its place; never an object."""
 
 
 def check_in_threads(check_one: Callable[[str], Checked], names: Iterable[str], num_threads: int) -> Iterator[Checked]:
@@ -124,6 +113,11 @@ def check_in_threads(check_one: Callable[[str], Checked], names: Iterable[str], 
 
 def _check_all(check_one: Callable[[str], Checked], names: list[str]) -> list[Checked]:
     return [check_one(name) for name in names]
+
+
+def shared(where: str, fix: str) -> Fault:
+    what = "this store also belongs to another outputs folder: gc would remove what its runs name"
+    return Fault("store_shared", where, what, fix)
 
 
 def gone(name: str) -> Fault:

@@ -1,8 +1,9 @@
 """Objects in a bucket of a server that speaks S3: `<prefix>/ab/cdef...` holds the bytes named `abcdef...`.
 
 A put is atomic on the server, created only where nothing is, and read back before its name is given out; transient
-errors are tried again by the library, for a bounded time. Credentials come from the environment alone. It refuses
-nothing by itself; what it does not know: unfinished multipart uploads, which the bucket's lifecycle rules clear.
+errors are tried again by the library, for a bounded time. Every outputs folder that stores here has a mark of its own,
+`.owners/<its id>`. Credentials come from the environment alone. It refuses nothing by itself; what it does not know:
+unfinished multipart uploads, which the bucket's lifecycle rules clear, and outputs folders that put no mark.
 """
 
 from __future__ import annotations
@@ -19,18 +20,30 @@ from typing import Any, Literal
 from runner.errors import Corrupt, Failed, Fault, Refused, Unavailable, first_line
 from runner.store.kinds import Kind
 from runner.store.names import digest, is_name
-from runner.store.objects import Checked, Leftover, Listed, Stray, altered, check_in_threads, gone
+from runner.store.objects import Checked, Leftover, Listed, altered, check_in_threads, gone, shared
 
-PROBE = ".probe"  # written again by every run before it starts, and never removed
+PROBE = ".probe"  # written by the first run of an outputs folder, and never removed
+OWNERS = ".owners"  # a key here for each outputs folder that stores in this prefix, written again before every run
+MARK = re.compile(r"\.owners/[0-9a-f]{32}")
 SINGLE_PUT_BYTES = 64 << 20  # larger objects go up in parts, each tried again by itself
 FEW_NAMES = 256  # so many are looked at one by one; for more, listing the bucket is quicker
 ABSENT = (FileNotFoundError,)  # what obstore raises for a key that is not there
 
 
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A key that no object has; `digest` is None when it is gone by now."""
+
+    place: str  # below the prefix
+    digest: Callable[[], str | None]
+    read: Callable[[], bytes]
+
+
 def connect(kind: Kind) -> Bucket:
     """The bucket of an outputs folder; nothing is asked of the server yet."""
     assert kind.uri is not None, kind
-    return Bucket(kind.uri, _client(kind, num_retries=8, retry_s=90), _client(kind, num_retries=2, retry_s=10))
+    patient, impatient = _client(kind, num_retries=8, retry_s=90), _client(kind, num_retries=2, retry_s=10)
+    return Bucket(kind.uri, patient, impatient, kind.owner)
 
 
 def _client(kind: Kind, *, num_retries: int, retry_s: float) -> Any:
@@ -53,6 +66,7 @@ class Bucket:
     uri: str
     client: Any  # an obstore store
     impatient: Any  # the same, giving up soon: asked before a run, when a person waits
+    owner: str | None = None  # the id of the outputs folder
 
     @property
     def where(self) -> str:
@@ -71,8 +85,15 @@ class Bucket:
 
         self._reach()
         with self._reaching():
-            obstore.put(self.impatient, PROBE, b"", mode="overwrite", use_multipart=False)
-            obstore.get(self.impatient, PROBE).bytes()
+            obstore.put(self.impatient, self._mark() or PROBE, b"", mode="overwrite", use_multipart=False)
+            obstore.get(self.impatient, self._mark() or PROBE).bytes()
+
+    def shared(self) -> Fault | None:
+        others = {meta["path"] for meta in self._metas(OWNERS) if MARK.fullmatch(meta["path"])} - {self._mark()}
+        if not others:
+            return None
+        mark = f"{self.uri}/{min(others)}"
+        return shared(self.uri, f"Use a prefix of its own. When that outputs folder is gone for good, remove {mark}")
 
     def put(self, data: bytes) -> str:
         name = digest(data)
@@ -114,11 +135,11 @@ class Bucket:
         return check_in_threads(self._check_one, names, num_threads)
 
     def strays(self) -> Iterator[Stray]:
+        """Everything that is neither an object nor ours."""
         for meta in self._metas():
             key = meta["path"]
-            if not _name(key) and key != PROBE:
-                ways = partial(self._stray_digest, key), partial(self._stray_bytes, key)
-                yield Stray(key, meta["size"], meta["last_modified"].timestamp(), *ways)
+            if not _name(key) and key != PROBE and not MARK.fullmatch(key):
+                yield Stray(key, partial(self._stray_digest, key), partial(self._stray_bytes, key))
 
     def leftovers(self) -> Iterator[Leftover]:
         return iter(())
@@ -200,11 +221,14 @@ class Bucket:
             raise _failed(f"{self.uri}/{key}", "is gone")
         return data
 
-    def _metas(self) -> Iterator[Any]:
+    def _mark(self) -> str | None:
+        return f"{OWNERS}/{self.owner}" if self.owner else None
+
+    def _metas(self, below: str | None = None) -> Iterator[Any]:
         import obstore
 
         with _failing(self.uri, "listed"):
-            for page in obstore.list(self.client):
+            for page in obstore.list(self.client, below):
                 yield from page
 
     def _delete(self, key: str) -> None:

@@ -52,6 +52,8 @@ def bring(outputs: Path, places: Sequence[Path], about: About, *, strict: bool, 
     Raises Refused before anything is written, Unavailable while another process writes the ledger, Failed(storage).
     """
     records.refuse_run_folder(outputs, "import")
+    if outputs.exists() and not outputs.is_dir():
+        records.refuse_missing(outputs)
     if faults := [*_faults_of(about), *(_missing(place) for place in places if not os.path.lexists(place))]:
         raise Refused(faults)
     found = [Found(path, examine(path)) for place in places for path in files_in(place)]

@@ -25,6 +25,7 @@ def delete(
 ) -> dict[str, Any]:
     """Delete images by digest or by its beginning. Raises Refused with every reason, Corrupt, Unavailable."""
     records.refuse_run_folder(outputs, "delete")
+    records.refuse_missing(outputs)
     known = _sound_ledger(outputs)
     only = records.record_of(find_run(outputs, run)) if run else None
     images, held = records.images(outputs, known), ledger.held(outputs)
@@ -46,6 +47,7 @@ def delete(
 def undo(outputs: Path, digests: Sequence[str], reason: str) -> dict[str, Any]:
     """Take deletions back while the bytes are there. Raises Refused with every reason."""
     records.refuse_run_folder(outputs, "delete")
+    records.refuse_missing(outputs)
     known, objects = _sound_ledger(outputs), store.open_store(outputs, None)
     found = [records.resolve(prefix, known.tombstones, "not deleted") for prefix in digests]
     faults = [each for each in found if isinstance(each, Fault)]
@@ -114,7 +116,7 @@ def _held(digest: str, why: str) -> Fault:
 
 def _gone(digest: str) -> Fault:
     what = "is deleted, and its bytes are gone or are others"
-    fix = "Import it again with `import --again`, or run its experiment again"
+    fix = "Import it again with `import --again`, or make it again with run.fresh=true"
     return Fault("image_gone", digest[:16], what, fix, {"image": digest})
 
 

@@ -36,6 +36,7 @@ def gallery(outputs: Path, run: str, to: Path | None) -> dict[str, Any]:
 
     Raises Refused for a folder that is not ours, Corrupt when the run cannot be read, Failed(storage).
     """
+    records.refuse_missing(outputs)
     read = journal.read_run(find_run(outputs, run))
     if read.problem is not None:
         fix = "Nothing was written. `python -m runner verify --all` says more"

@@ -2,8 +2,9 @@
 
 What goes: objects that no run, import, decision or dataset version names, once they are old enough; objects whose every
 record is deleted; what crashed writes left behind. What stays: whatever a record that is not deleted names, and what a
-decision or a dataset version holds. It refuses while a run is being written, while any record cannot be read, and where
-nothing at all is recorded. What it does not know: who else writes to the same bucket.
+decision or a dataset version holds. It refuses while a run is being written, while any record cannot be read, where
+nothing at all is recorded, and a store that other outputs folders use as well: a link, or a bucket with another's mark.
+What it does not know: a link elsewhere that leads to these objects.
 
 Order: `collecting` with the digests, then the bytes, then `collected`. After a crash the next gc says what is gone.
 """
@@ -42,7 +43,9 @@ def gc(outputs: Path, *, yes: bool, older_than_hours: float, now_s: float) -> di
     `now_s` is the time in seconds since 1970; only what is older than the hours before it is an orphan.
     """
     records.refuse_run_folder(outputs, "gc")
+    records.refuse_missing(outputs)
     _refuse_unknown(outputs)
+    _refuse_shared(store.open_store(outputs, None))
     if not (math.isfinite(older_than_hours) and older_than_hours >= 0):
         what, fix = f"is {older_than_hours}", "Give a number of hours, 0 or more"
         raise Refused(Fault("bad_option", "--older-than-hours", what, fix))
@@ -113,6 +116,7 @@ def _collect(outputs: Path, book: ledger.Writer, plan: Plan) -> None:
     rest: Iterator[tuple[str, tuple[int, str]]] = iter(plan.objects.items())
     while piece := dict(islice(rest, OBJECTS_PER_COMMIT)):
         _refuse_while_written(outputs)
+        _refuse_shared(objects)
         size = sum(num_bytes for num_bytes, _ in piece.values())
         book.append({"event": "collecting", "objects": list(piece), "bytes": size, "user": records.user()})
         for digest in piece:
@@ -142,6 +146,12 @@ def _refuse_while_written(outputs: Path) -> None:
         if gpu.is_held(lock):
             what = f"run {lock.parent.name} is being written"
             raise Unavailable(Fault("run_locked", "gc", what, "Wait until it ends: python -m runner status"))
+
+
+def _refuse_shared(objects: store.Objects) -> None:
+    """Another outputs folder has records of its own, which nobody reads here."""
+    if fault := objects.shared():
+        raise Refused(fault)
 
 
 def _refuse_unknown(outputs: Path) -> None:

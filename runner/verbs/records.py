@@ -17,17 +17,30 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runner import journal, ledger
+from runner import journal, ledger, store
 from runner.contract.shown import shown
 from runner.errors import Corrupt, Fault, Refused, first_line
 
 OUR_FIELDS = ("n", "at", "prev", "hash", "step")  # of a line; digests there are not of objects
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+OF_OUTPUTS = ("runs", "objects", ledger.FOLDER, store.RECORD)  # any of these makes a folder an outputs folder
 Namers = dict[str, set[str]]
 
 
 def record_of(run_folder: Path) -> str:
     return f"runs/{run_folder.name}"
+
+
+def refuse_missing(outputs: Path) -> None:
+    """Refuse what is no outputs folder, and no run folder: nothing there, a file, a folder that no run wrote into."""
+    try:
+        if any((outputs / name).exists() for name in (*OF_OUTPUTS, journal.MANIFEST)):
+            return
+        what = f"{outputs} holds no runs"
+    except OSError as error:
+        what = f"{outputs} cannot be read ({error.strerror})"
+    fix = "Name the outputs folder of your runs with --outputs DIR"
+    raise Refused(Fault("outputs_missing", "--outputs", what, fix))
 
 
 def refuse_run_folder(outputs: Path, verb: str) -> None:

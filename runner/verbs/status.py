@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import gpu, journal, track
-from runner.errors import Corrupt, Fault, Refused, choose
+from runner.errors import Corrupt, Fault, Refused, Unavailable, choose
 
 POLL_S = 0.5
 Reader = Callable[[], journal.Run]
@@ -26,7 +26,7 @@ def follow(outputs: Path, run: str | None, every_s: float = POLL_S) -> Iterator[
     while True:
         rows = _rows(outputs, run, known)
         yield rows
-        if all(row["ended"] or row["status"] in ("crashed", "corrupt") for row in rows):
+        if not any(row["alive"] for row in rows):
             return
         time.sleep(every_s)
 
@@ -42,10 +42,27 @@ def _rows(outputs: Path, run: str | None, known: dict[Path, Reader]) -> list[dic
 
 
 def run_folders(outputs: Path) -> list[Path]:
-    """Folders that hold a manifest; a run copied elsewhere is one by itself."""
+    """Folders that are or were a run, readable or not; a run copied elsewhere is one by itself.
+
+    Raises Unavailable when they cannot be listed.
+    """
     if (outputs / journal.MANIFEST).exists():
         return [outputs]
-    return sorted(path.parent for path in (outputs / "runs").glob(f"*/{journal.MANIFEST}"))
+    try:
+        return sorted(path for path in (outputs / "runs").iterdir() if path.is_dir() and _is_run(path))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        fix = "Mend the permissions of that folder"
+        fault = Fault("outputs_unreadable", str(outputs / "runs"), f"cannot be listed ({error.strerror})", fix)
+        raise Unavailable(fault) from error
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return any((folder / name).exists() for name in (journal.MANIFEST, journal.JOURNAL))
+    except OSError:  # cannot be looked into: its row says so
+        return True
 
 
 def find_run(outputs: Path, name: str) -> Path:
@@ -69,6 +86,9 @@ def _row(folder: Path, known: dict[Path, Reader]) -> dict[str, Any]:
         run = known[folder]()
     except Corrupt as error:
         return {**_EMPTY, "run_id": folder.name, "status": "corrupt", "problem": error.faults[0].what}
+    except OSError as error:
+        problem = f"cannot be read ({error.strerror})"
+        return {**_EMPTY, "run_id": folder.name, "status": "corrupt", "problem": problem}
     images, verdicts = run.state.count("image"), run.state.count("verdict")
     return {
         "run_id": run.id,
@@ -88,6 +108,7 @@ def _row(folder: Path, known: dict[Path, Reader]) -> dict[str, Any]:
         "failure": run.state.failure,
         "not_repeatable": run.state.num_differing,
         "problem": run.problem,
+        "alive": gpu.alive(folder, run.state.owner) and not run.state.ended,
         **_life(run.state),
     }
 
@@ -113,5 +134,5 @@ LIFE = ("phase_at", "phase_s", "heartbeat", "silent_s", "beat_phase", "done", "t
 MOVING = ("phase_s", "silent_s")
 _EMPTY: dict[str, Any] = {
     "experiment": None, "planned": 0, "complete": 0, "failed": 0, "phase": None, "started": None, "ended": None,
-    "mlflow_run_id": None, **dict.fromkeys(LIFE),
+    "mlflow_run_id": None, "alive": False, **dict.fromkeys(LIFE),
 }  # fmt: skip

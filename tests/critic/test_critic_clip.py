@@ -110,11 +110,11 @@ def test_the_record_is_canonical_and_names_the_image(outcome: Outcome, bench: Be
     assert verdict["image"] == bench.images["image/one.000"] == dict(outcome.made[0].facts)["image"]
 
 
-def test_an_object_that_is_gone_is_unscored_not_a_crash(bench: Bench) -> None:
+def test_an_image_that_is_not_itself_gets_no_verdict_and_is_no_crash(bench: Bench) -> None:
     gone = worlds.bench(worlds.accept(Path(bench.request.outputs), base=BASE), images={"image/one.000": "ab" * 32})
-    verdict = record(critic.work(step(bench), gone), 0)
-    assert verdict["reason"].startswith("image_not_seen: ")
-    assert "is not in the store" in verdict["reason"]
+    outcome = critic.work(step(bench), gone)
+    assert not outcome.made
+    assert (outcome.unmade[0].kind, outcome.unmade[0].reason) == ("storage", "its image is not in the store")
 
 
 def test_a_folder_that_is_no_critic_is_refused_with_what_it_lacks(tmp_path: Path) -> None:

@@ -58,8 +58,28 @@ def test_a_long_phase_says_for_how_long_and_how_far_it_is(tmp_path: Path, log: j
 
 def test_the_lease_beats_in_every_phase(log: journal.Journal) -> None:
     told: list[int] = []
-    Pulse(log, Clock(), beat_lease=lambda: told.append(1)).beat()
+    Pulse(log, Clock(), beat_lease=lambda: not told.append(1)).beat()  # type: ignore[func-returns-value]  # it is None
     assert told == [1]
+
+
+def test_a_lease_file_that_is_gone_is_noted_once(tmp_path: Path, log: journal.Journal) -> None:
+    pulse = Pulse(log, Clock(), beat_lease=lambda: False)
+    pulse.beat()
+    pulse.beat()
+    assert [event["reason"] for event in worlds.events(tmp_path, "lease_lost")] == ["its file was deleted"]
+
+
+def test_memory_that_cannot_be_asked_does_not_stop_the_pulse(tmp_path: Path, log: journal.Journal) -> None:
+    now = fakes.StandingClock()
+
+    def broken() -> bool:
+        raise ZeroDivisionError
+
+    pulse = Pulse(log, clock := Clock(now=now), beat_lease=broken)
+    with clock.phase("sample"):
+        now.passes(11)
+        pulse.beat()
+    assert len(beats(tmp_path)) == 1
 
 
 def test_a_disk_that_takes_no_beat_does_not_stop_the_pulse(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from runner import journal
+from runner import gpu, journal
+from runner.errors import Unavailable
 from runner.plan import Step
 from runner.store import file_digest
 from runner.worker import Bench, Outcome, Unmade
@@ -188,3 +189,51 @@ def test_a_verdict_on_a_lost_picture_does_not_count_when_the_new_one_cannot_be_j
         "incomplete", "1 of 8 items are not there: verdict/on-blue.000 was not made: runtime_down",
     )  # fmt: skip
     assert worlds.run(worlds.accept(tmp_path), generate=fakes.Painter(salt="b")).status == "complete"
+
+
+def test_a_picture_that_rotted_before_it_was_judged_is_made_and_judged_again(tmp_path: Path) -> None:
+    stopped = worlds.run(worlds.accept(tmp_path), critique=fakes.Painter(error=KeyboardInterrupt()))
+    rot(tmp_path, journal.read_run(stopped.folder).images()[0]["digest"])
+    seen: list[str] = []
+
+    def judge(step: Step, bench: Bench) -> Outcome:
+        """As the critic does: no verdict on bytes that are not themselves."""
+        names = [item for item in step.items if not bench.store.holds(bench.images[item.replace("verdict", "image")])]
+        seen.extend(names)
+        outcome = fakes.Judge()(step, bench)
+        made = tuple(done for done in outcome.made if done.item not in names)
+        return Outcome(made, tuple(Unmade(name, "storage", "its image is not itself") for name in names))
+
+    result = worlds.run(worlds.accept(tmp_path), critique=judge)
+    assert (result.status, seen) == ("complete", ["verdict/on-blue.000"])
+    assert worlds.events(result.folder, "unmade")[0]["kind"] == "storage"
+
+
+def test_a_folder_that_is_taken_away_from_a_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    def take_away(bench: Bench) -> None:
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+
+    result = worlds.run(worlds.accept(tmp_path), generate=fakes.Painter(before=take_away))
+    assert (result.status, result.exit_code, result.folder.exists()) == ("failed", 3, False)
+    assert worlds.run(worlds.accept(tmp_path)).status == "complete"
+
+
+def test_a_lock_that_is_deleted_by_hand_lets_nobody_else_in(tmp_path: Path) -> None:
+    accepted = worlds.accept(tmp_path)
+
+    def delete_lock(bench: Bench) -> None:
+        next(tmp_path.glob("runs/*/lock")).unlink(missing_ok=True)
+        assert gpu.alive(next(tmp_path.glob("runs/*")), None)
+        with pytest.raises(Unavailable, match="is being written"):
+            worlds.run(accepted)
+
+    assert worlds.run(accepted, generate=fakes.Painter(before=delete_lock)).status == "complete"
+
+
+def test_a_dead_writer_is_known_by_any_name_of_its_machine(tmp_path: Path) -> None:
+    folder = worlds.finished(tmp_path).folder
+    elsewhere = {"host": "another", "pid": 1}
+    assert gpu.alive(folder, elsewhere)  # something in its folder was written a moment ago
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+    assert not gpu.alive(folder, elsewhere)

@@ -14,14 +14,14 @@ from functools import partial
 from pathlib import Path
 
 from runner import gpu, journal, ledger, store
-from runner.errors import Corrupt, Fault, Refused
+from runner.errors import Corrupt, Fault
+from runner.verbs import records
 from runner.verbs.status import find_run
 from runner.verbs.verify import logs, places
 from runner.verbs.verify.findings import Seen, extra
 from runner.verbs.verify.stored import check_objects
 
 RUNS = "runs"
-OF_OUTPUTS = (RUNS, "objects", ledger.FOLDER, store.RECORD)  # any of these makes a folder an outputs folder
 
 
 def examine(outputs: Path, run: str | None) -> Seen:
@@ -30,7 +30,7 @@ def examine(outputs: Path, run: str | None) -> Seen:
         return _examine_run(outputs, _run_folder(outputs, run))
     if (outputs / journal.MANIFEST).exists():
         return _examine_run(outputs, outputs)
-    refuse_strange(outputs)
+    records.refuse_missing(outputs)
     seen, folders = Seen(), _folders(outputs)
     before_s = min([time.time(), *(_started(folder) for folder in folders if gpu.is_held(folder / gpu.LOCK))])
     known = logs.check_ledger(outputs, seen)
@@ -40,13 +40,6 @@ def examine(outputs: Path, run: str | None) -> Seen:
     logs.check_held(outputs, seen)
     _check_store(outputs, seen, everything=True, before_s=before_s)
     return seen
-
-
-def refuse_strange(outputs: Path) -> None:
-    """Refuse a folder that no run ever wrote into."""
-    if not any((outputs / name).exists() for name in OF_OUTPUTS):
-        fix = "Name the outputs folder of your runs with --outputs DIR"
-        raise Refused(Fault("outputs_missing", "--outputs", f"{outputs} holds no runs", fix))
 
 
 def _examine_run(outputs: Path, folder: Path) -> Seen:

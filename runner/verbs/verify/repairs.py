@@ -20,8 +20,9 @@ from typing import Any
 from runner import gpu, journal, ledger, store
 from runner.errors import Fault, Refused, RunnerError, Unavailable, first_line
 from runner.store.files import make_folder, measure
+from runner.verbs import records
 from runner.verbs.verify import logs, places
-from runner.verbs.verify.examine import RUNS, examine, refuse_strange
+from runner.verbs.verify.examine import RUNS, examine
 from runner.verbs.verify.findings import Note, Problem, Seen
 
 QUARANTINE = "quarantine"
@@ -50,7 +51,7 @@ def repair(outputs: Path) -> dict[str, Any]:
     if (outputs / journal.MANIFEST).exists():
         fix = "Name the whole outputs folder: --outputs DIR"
         raise Refused(Fault("bad_option", "--repair", f"{outputs} is one run; its store is elsewhere", fix))
-    refuse_strange(outputs)
+    records.refuse_missing(outputs)
     with ledger.alone(outputs):
         _refuse_while_written(outputs)
         seen = examine(outputs, None)

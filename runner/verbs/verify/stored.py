@@ -15,6 +15,7 @@ from pathlib import Path
 
 from runner import store
 from runner.store import Checked
+from runner.store.s3 import Bucket
 from runner.verbs.verify import places, survey
 from runner.verbs.verify.findings import Problem, Seen, Stranger, extra
 from runner.verbs.verify.progress import shown
@@ -76,7 +77,10 @@ def check_objects(outputs: Path, objects: store.Objects, seen: Seen, *, everythi
 def _survey(look: Look, seen: Seen, before_s: float) -> set[str]:
     """Take in what else lies in the store; returns the objects that are too young to be judged."""
     named = seen.named.sizes
-    found = survey.of_folder(look.root, look.prefix, named) if look.root else survey.of_bucket(look.objects, named)
+    if isinstance(look.objects, Bucket):
+        found = survey.of_bucket(look.objects, named)
+    else:
+        found = survey.of_folder(Path(look.objects.where), look.prefix, named)
     look.links = found.links
     look.unnamed = {name: Checked(name, None, None) for name in found.unnamed}
     seen.strangers += found.strangers

@@ -7,18 +7,14 @@ crashed write. What it does not know: whether an object is itself.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from runner import store
+from runner.store.folder import FILE_NAME, FOLDER_NAME, NEIGHBOUR
+from runner.store.s3 import Bucket
 from runner.verbs.verify import places
 from runner.verbs.verify.findings import Note, Stranger
-
-PREFIX = re.compile(r"[0-9a-f]{2}")
-REST = re.compile(r"[0-9a-f]{62}")
-NEIGHBOUR = re.compile(r"\.[0-9a-f]{62}\..+")  # what a write leaves behind when its process dies
 
 
 @dataclass(slots=True)
@@ -31,15 +27,14 @@ class Survey:
     notes: list[Note] = field(default_factory=list)
 
 
-def of_bucket(objects: store.Objects, named: Container[str]) -> Survey:
-    """Any store, by what it says of itself."""
+def of_bucket(objects: Bucket, named: Container[str]) -> Survey:
+    """A bucket, by what it says of itself; a write to it leaves nothing behind."""
     found = Survey()
     found.unnamed = {each.name: each.modified_s for each in objects.listing() if each.name not in named}
     for stray in objects.strays():
         digest = stray.digest()
         what, read = (None, stray.read) if digest else ("cannot be read", None)
         found.strangers.append(Stranger(f"{objects.where}/{stray.place}", digest, what, None, read, in_store=True))
-    found.notes = [Note("leftover", f"{objects.where}/{left.place}", left.size) for left in objects.leftovers()]
     return found
 
 
@@ -53,7 +48,7 @@ def of_folder(root: Path, at: str, named: Container[str]) -> Survey:
         return found
     for name in sorted(names):
         path, place = root / name, f"{at}/{name}"
-        if not PREFIX.fullmatch(name) or path.is_symlink() or not path.is_dir():
+        if not FOLDER_NAME.fullmatch(name) or path.is_symlink() or not path.is_dir():
             _strange(path, place, found)
             continue
         try:
@@ -67,7 +62,7 @@ def of_folder(root: Path, at: str, named: Container[str]) -> Survey:
 
 def _entry(prefix: str, entry: os.DirEntry[str], place: str, named: Container[str], found: Survey) -> None:
     name = prefix + entry.name
-    if not REST.fullmatch(entry.name):
+    if not FILE_NAME.fullmatch(entry.name):
         if NEIGHBOUR.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
             found.notes.append(Note("leftover", place, entry.stat().st_size, Path(entry.path)))
         elif entry.name not in places.BY_THE_SYSTEM:
