@@ -191,7 +191,7 @@ def _tell(request: Any, result: Any, mlflow_run_id: str | None) -> None:
 
     run = journal.read_run(result.folder)
     if request.output == "text":
-        print_summary(run, result.status, result.made, result.kept, mlflow_run_id)
+        print_summary(run, result.status, result.made, result.kept, mlflow_run_id, result.num_deleted)
         return
     line = {
         "run_id": result.run_id,

@@ -131,12 +131,16 @@ def faults(a: Settings, b: Settings, knobs: Sequence[str], names: Names) -> list
     ]
 
 
+NO_KNOBS = ("seed",)  # images of other seeds have no partner
+
+
 def _idle(knob: str, known: Collection[str], found: Collection[str], names: Names) -> Fault:
     """A knob in which the runs do not differ, or that is none."""
     differing = [key for key in found if counts(key)][:MAX_SHOWN]
     where = f"--knob {knob}"
     if not any(covers(knob, key) for key in known):
-        return Fault("unknown_key", where, "is no key of a run", choose(knob, differing))
+        fix = choose(knob, differing) if differing else "Leave it out: nothing that can change results differs"
+        return Fault("unknown_key", where, "is no key of a run", fix)
     changes = "differs, and changes no result" if any(covers(knob, key) for key in found) else "is the same"
     fix = f"Leave it out. What differs: {', '.join(differing) or 'nothing that can change results'}"
     return Fault("knob_unchanged", where, f"{changes} in {names.a} and {names.b}", fix)
@@ -144,7 +148,9 @@ def _idle(knob: str, known: Collection[str], found: Collection[str], names: Name
 
 def _uncontrolled(key: str, pair: Pair, names: Names) -> Fault:
     what = f"is {_text(pair[0])} in {names.a} and {_text(pair[1])} in {names.b}"
-    fix = f"Name it with --knob {key.partition('[')[0]}, or {_way_back(key, pair[0], names)}"
+    name = key.partition("[")[0]
+    way_back = _way_back(key, pair[0], names)
+    fix = way_back[0].upper() + way_back[1:] if name in NO_KNOBS else f"Name it with --knob {name}, or {way_back}"
     return Fault("uncontrolled", key, what, fix, {"a": pair[0], "b": pair[1]})
 
 
@@ -175,4 +181,6 @@ def unpaired(a: Mapping[str, Any], b: Mapping[str, Any], names: Names) -> list[F
         for key, seed in seeds_a.items()
         if seeds_b.get(key, seed) != seed
     ]
-    return [Fault("not_comparable", f"image {key}", what, fix) for key, what in found]
+    told = "; ".join(f"{key} {what}" for key, what in found[:3])
+    many = f"{len(found)} images have no partner: {told}" + ("; ..." if len(found) > 3 else "")
+    return [Fault("not_comparable", "images", many, fix, {"images": dict(found)})] if found else []

@@ -64,7 +64,7 @@ class Bench:
     device: str  # torch's name of it, such as `cpu` or `cuda:0`
     images: Mapping[str, str]  # digests of finished images by item
     note: Callable[..., None]  # writes a journal line: note(event, **facts)
-    status: Callable[[str], None]  # moves the run's status
+    status: Callable[..., None]  # moves the run's status: status(word, role)
     progress: Callable[[Progress], None] = lambda moment: None
     meter: PeakMeter = field(default_factory=lambda: PeakMeter("cpu"))
     took: Callable[[str, int | None], None] = lambda role, peak_mib: None  # told when a role is released
@@ -75,7 +75,7 @@ class Bench:
         """The resident model of a role; loads it first, after releasing another role's."""
         if self._role != role:
             self.release()
-            self.status("loading")
+            self.status("loading", role)
             self.meter.start()
             self._model, self._role = load(self), role
         return self._model

@@ -14,6 +14,7 @@ import pytest
 from runner import journal, ledger, store
 from runner.errors import Corrupt, Failed, Unavailable
 from tests import fakes, worlds
+from tests.verbs import small_runs
 
 ONE, TWO = "1" * 64, "2" * 64
 IMPORTED = {"event": "imported", "object": ONE, "source": "a friend"}
@@ -31,7 +32,7 @@ def log_of(outputs: Path) -> Path:
 
 
 def test_the_first_line_follows_a_fixed_text(tmp_path: Path) -> None:
-    ledger.append(tmp_path, IMPORTED)
+    small_runs.tell(tmp_path, IMPORTED)
     assert store.digest(b"runner ledger, format 1") == ledger.GENESIS
     assert journal.read_events(tmp_path / ledger.FOLDER).events[0]["prev"] == ledger.GENESIS
 
@@ -43,36 +44,36 @@ def test_a_ledger_that_is_not_there_says_nothing_and_reading_it_makes_nothing(tm
 
 
 def test_what_is_appended_is_read_and_sealed(tmp_path: Path) -> None:
-    ledger.append(tmp_path / "outputs", IMPORTED)
-    ledger.append(tmp_path / "outputs", {"event": "repaired", "kind": "missing", "name": TWO})
+    small_runs.tell(tmp_path / "outputs", IMPORTED)
+    small_runs.tell(tmp_path / "outputs", {"event": "repaired", "kind": "missing", "name": TWO})
     known = ledger.read(tmp_path / "outputs")
     assert (known.imports[ONE]["source"], known.repairs[0]["name"], known.problem) == ("a friend", TWO, None)
     assert b'"n":1' in (tmp_path / "outputs" / "ledger" / journal.SEAL).read_bytes()
 
 
 def test_a_cut_end_shows_and_nothing_is_added_to_it(tmp_path: Path) -> None:
-    ledger.append(tmp_path, IMPORTED)
-    ledger.append(tmp_path, tombstone("ledger"))
+    small_runs.tell(tmp_path, IMPORTED)
+    small_runs.tell(tmp_path, tombstone("ledger"))
     log_of(tmp_path).write_bytes(log_of(tmp_path).read_bytes().splitlines(keepends=True)[0])
     before = worlds.snapshot(tmp_path)
     with pytest.raises(Corrupt, match="cut short: it has 1 lines and had at least 2"):
-        ledger.append(tmp_path, IMPORTED)
+        small_runs.tell(tmp_path, IMPORTED)
     assert worlds.snapshot(tmp_path) == before
 
 
 def test_an_edited_line_shows_and_says_what_to_do(tmp_path: Path) -> None:
-    ledger.append(tmp_path, IMPORTED)
+    small_runs.tell(tmp_path, IMPORTED)
     log_of(tmp_path).write_bytes(log_of(tmp_path).read_bytes().replace(b"a friend", b"a fiend!"))
     assert ledger.read(tmp_path).problem == "line 1 was altered: its hash is not that of its content"
     with pytest.raises(Corrupt, match=r"line 1 was altered.* Put the ledger/ folder back from a copy"):
-        ledger.append(tmp_path, IMPORTED)
+        small_runs.tell(tmp_path, IMPORTED)
 
 
 def test_another_log_in_its_place_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / ledger.FOLDER).mkdir()
     journal.open_journal(tmp_path / ledger.FOLDER, "0" * 64)[0].append(IMPORTED)
     with pytest.raises(Corrupt, match="does not begin as a ledger does"):
-        ledger.append(tmp_path, IMPORTED)
+        small_runs.tell(tmp_path, IMPORTED)
 
 
 @pytest.mark.parametrize("event", [{"event": "imported"}, {"event": "tombstoned", "object": ONE, "records": 3}])
@@ -87,7 +88,7 @@ def test_a_second_writer_is_told_who_writes(tmp_path: Path) -> None:
         ledger.writing(tmp_path),
         pytest.raises(Unavailable, match=rf"ledger: is being written by process {os.getpid()}"),
     ):
-        ledger.append(tmp_path, IMPORTED)
+        small_runs.tell(tmp_path, IMPORTED)
 
 
 @pytest.mark.parametrize("torn", [False, True])
@@ -101,14 +102,14 @@ def test_a_power_cut_at_any_write_loses_and_doubles_nothing(
         fakes.Disk(cut_at=cut_at, torn=torn).install(patch)
         try:
             for event in events:
-                ledger.append(tmp_path, event)
+                small_runs.tell(tmp_path, event)
                 done += 1
         except fakes.PowerCut:
             pass
     known = ledger.read(tmp_path)
     assert known.problem is None
     assert done <= len(known.imports) <= done + 1
-    ledger.append(tmp_path, *events[len(known.imports) :])
+    small_runs.tell(tmp_path, *events[len(known.imports) :])
     lines = journal.read_events(tmp_path / ledger.FOLDER).events
     assert [event["object"] for event in lines] == [event["object"] for event in events]
 
@@ -116,11 +117,11 @@ def test_a_power_cut_at_any_write_loses_and_doubles_nothing(
 def test_a_full_disk_is_a_storage_failure_and_the_ledger_stays_sound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger.append(tmp_path, IMPORTED)
+    small_runs.tell(tmp_path, IMPORTED)
     with monkeypatch.context() as patch:
         fakes.Disk(cut_at=2, torn=True, error=OSError(28, "No space left on device")).install(patch)
         with pytest.raises(Failed, match=r"seal.json: cannot be written \(No space left on device\)"):
-            ledger.append(tmp_path, tombstone("ledger"))
+            small_runs.tell(tmp_path, tombstone("ledger"))
     assert ledger.read(tmp_path).problem is None
 
 

@@ -56,6 +56,7 @@ def load_clip(bench: Bench) -> ClipCritic:
         import transformers
 
         settle()
+        transformers.utils.logging.disable_progress_bar()
         folder = contract.locate(profile.path or "")
         assert folder is not None
         try:

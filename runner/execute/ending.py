@@ -6,6 +6,8 @@ traceback is shown.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -96,6 +98,8 @@ def interruptible(log: Journal) -> Iterator[Callable[[], None]]:
     def interrupt(number: int, frame: Any) -> None:
         if listening:
             listening.clear()  # the second Ctrl-C of an impatient person must not cost the last line
+            with contextlib.suppress(OSError, ValueError):
+                os.write(2, STOPPING)
             log.interrupt(Interrupted(signal.Signals(number).name))
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -106,6 +110,7 @@ def interruptible(log: Journal) -> Iterator[Callable[[], None]]:
             signal.signal(number, handler)
 
 
+STOPPING = b"\nstopping; what is done is kept and noted\n"
 INTERRUPTED = Fault("interrupted", "run", "was interrupted; finished images are kept", "Run it again to make the rest")
 
 

@@ -47,6 +47,7 @@ class Result:
     kept: Mapping[str, int]  # by kind, from earlier attempts
     failure: Fault | None
     bug: BaseException | None = None
+    num_deleted: int = 0  # images that a human deleted; they are not made again
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +238,12 @@ class Run:
             key = peak_key(accepted.request, accepted.pins, accepted.device)
             self._note("peak", role=role, key=key, peak_mib=peak_mib)
 
-    def _status(self, status: str, **facts: Any) -> None:
+    def _status(self, status: str, role: str | None = None) -> None:
         assert status in journal.RUNNING, status
         if status != self.state.status:
             self.state.status = status
-            self._note("status", status=status, phase=PHASES_OF.get(status), **facts)
+            phase = "load_critic" if (status, role) == ("loading", "critic") else PHASES_OF.get(status)
+            self._note("status", status=status, phase=phase, **({"role": role} if role else {}))
 
     def _progress(self, moment: Progress) -> None:
         self.pulse.moment = moment
@@ -290,7 +292,7 @@ class Run:
         kept = count_kinds(item for item in self.made if item not in self.now)
         return Result(
             self.folder.name, self.folder, ending.status, ending.exit_code, count_kinds(self.now), kept, ending.fault,
-            ending.bug,
+            ending.bug, sum(item.startswith("image/") for item in self.left.deleted),
         )  # fmt: skip
 
 

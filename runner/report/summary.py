@@ -57,7 +57,9 @@ def print_plan(expected: Mapping[str, int], steps: int, device: str, need: str) 
     _console().print(table)
 
 
-def print_summary(run: Run, status: str, made: Mapping[str, int], kept: Mapping[str, int], tracked: str | None) -> None:
+def print_summary(
+    run: Run, status: str, made: Mapping[str, int], kept: Mapping[str, int], tracked: str | None, num_deleted: int = 0
+) -> None:
     """Images, tokens, phases, scores and where to look."""
     console = _console()
     images = run.images()
@@ -65,7 +67,10 @@ def print_summary(run: Run, status: str, made: Mapping[str, int], kept: Mapping[
     idle = status == "complete" and not made
     heading = f"{run.id}: everything was already there, nothing was made" if idle else f"{run.id}: {status}"
     overview = _table(heading, "what", "value")
-    overview.add_row("images", f"{len(complete)} of {len(images)}{_now_and_before('image', made, kept)}")
+    there = len(complete) - num_deleted
+    overview.add_row("images", f"{there} of {len(images)}{_now_and_before('image', made, kept)}")
+    if num_deleted:
+        overview.add_row("deleted", f"{num_deleted}, and not made again; run.fresh=true makes new ones")
     if reviewed := [image for image in images if image["verdict"]]:
         overview.add_row("verdicts", f"{len(reviewed)}{_now_and_before('verdict', made, kept)}")
     target = run.manifest["request"]["prompt"]["budget"]["target"]

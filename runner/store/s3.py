@@ -3,7 +3,8 @@
 A put is atomic on the server, created only where nothing is, and read back before its name is given out; transient
 errors are tried again by the library, for a bounded time. Every outputs folder that stores here has a mark of its own,
 `.owners/<its id>`. Credentials come from the environment alone. It refuses nothing by itself; what it does not know:
-unfinished multipart uploads, which the bucket's lifecycle rules clear, and outputs folders that put no mark.
+unfinished multipart uploads, which the bucket's lifecycle rules clear, and a copied outputs folder, whose mark is the
+same.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from runner.verbs import show
 from runner.verbs import status as telling
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+UsageError: Any = typer.BadParameter.__bases__[0]  # typer brings a click of its own, or uses the installed one
 devices = typer.Typer(add_completion=False, rich_markup_mode=None)
 exports = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 VERBS = (
@@ -35,9 +36,11 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """What is true now: every run, its status, what is planned, complete and failed."""
-    root = _root(outputs)
+    root = _there(outputs)
     if not follow:
         _print({"runs": telling.status(root, run)}, as_json, show.runs)
+    elif not telling.status(root, run):
+        _print({"runs": []}, as_json, lambda value: "No run is under way.")
     elif as_json or not sys.stdout.isatty():
         for rows in _changes(telling.follow(root, run)):
             _print({"runs": rows}, as_json, show.lines)
@@ -102,7 +105,7 @@ def find(
         run=run, experiment=experiment, lora=lora, base=base, prompt=prompt, seed=seed, tag=tag, status=image_status,
         sort=sort, limit=limit,
     )  # fmt: skip
-    _print(finding.find(_root(outputs), query, at_least or (), at_most or (), count=count), as_json, finding.show)
+    _print(finding.find(_there(outputs), query, at_least or (), at_most or (), count=count), as_json, finding.show)
 
 
 @app.command()
@@ -118,7 +121,7 @@ def verify(
 
     if run and (everything or repair):
         got = "--all" if everything else "--repair, which looks at everything"
-        raise Refused(Fault("bad_option", "verify", f"got both {run!r} and {got}", "Name a run, or leave it out"))
+        raise Refused(Fault("bad_option", "verify", f"got both {run!r} and {got}", "Leave out one of them"))
     result = verifying.repair(_root(outputs)) if repair else verifying.verify(_root(outputs), run)
     _print(result, as_json, show.verification)
     if not result["ok"]:
@@ -271,7 +274,7 @@ app.add_typer(exports, name="export", help="Derived folders for people.")
 def ui(
     outputs: Outputs = None,
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless you say otherwise.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 5000,
+    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port to listen on.")] = 5000,
     as_json: AsJson = False,
 ) -> None:
     """The MLflow UI on our store, started lean: one worker, job execution and telemetry off."""
@@ -291,16 +294,29 @@ def ui(
 
 
 def call(words: list[str]) -> int:
-    """Run one verb and return its exit code; typer itself answers a wrong option, with exit code 2."""
+    """Run one verb and return its exit code; a wrong option is answered with the usage, and for a program with JSON."""
     try:
-        app(words, prog_name="python -m runner")
-    except SystemExit as end:
-        return end.code if isinstance(end.code, int) else 1
-    return 0
+        code = app(words, prog_name="python -m runner", standalone_mode=False)
+    except UsageError as error:
+        error.show()
+        if "--json" in words:
+            fix = f"Look at `python -m runner {words[0]} --help`"
+            fault = Fault("bad_option", words[0], str(error).rstrip("."), fix)
+            print(json.dumps({"status": "refused", "exit_code": Refused.exit_code, "faults": [fault.as_dict()]}))
+        return Refused.exit_code
+    return code if isinstance(code, int) else 0
 
 
 def _root(outputs: Path | None) -> Path:
     return (outputs or Path(os.environ.get("RUNNER_OUTPUTS", "outputs"))).absolute()
+
+
+def _there(outputs: Path | None) -> Path:
+    """The root, for a question about what is in it. Raises Refused for one that was named and is no folder."""
+    if outputs is not None and not outputs.is_dir():
+        fix = "Name the outputs folder of your runs with --outputs DIR"
+        raise Refused(Fault("outputs_missing", "--outputs", f"{outputs} is no folder", fix))
+    return _root(outputs)
 
 
 def _print(value: Any, as_json: bool, for_people: Callable[[Any], str]) -> None:

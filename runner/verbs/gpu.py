@@ -15,6 +15,7 @@ from shutil import which
 from typing import Any
 
 from runner import gpu
+from runner.contract.machine import device_there
 from runner.contract.shown import shown
 from runner.errors import Fault, Refused, Unavailable
 from runner.gpu import devices
@@ -64,7 +65,7 @@ def show_text(value: Mapping[str, Any]) -> str:
     """Devices as a table, and under it who waits."""
     if not value["devices"]:
         return f"No device has been leased on this machine ({shown(value['leases'])})."
-    columns = ["device", "holder", "role", "took / needs", "since", "last beat", "waiting", "memory free"]
+    columns = ["device", "holder", "role", "took / asked for", "since", "last beat", "waiting", "memory free"]
     text = table(columns, [_cells(row) for row in value["devices"]])
     waiting = [_waiter(place, waiter) for row in value["devices"] for place, waiter in enumerate(row["queue"], 1)]
     return f"{text}\n{table(['waits for', 'place', 'who', 'role', 'needs', 'since'], waiting)}" if waiting else text
@@ -102,8 +103,8 @@ def hold(device: str | None, role: str, need_mib: int, wait: bool, command: Sequ
     The command inherits the lock: the lease lasts as long as it does, also when we are killed.
     """
     _check_command(command)
-    first = "cpu" if gpu.total_mib("cuda:0") is None else "cuda:0"
-    needs = gpu.Needs(_checked(first if device is None else device), need_mib, "declared", role)
+    first = "cuda:0" if device_there("cuda", 0) else "cpu"
+    needs = gpu.Needs(_there(first if device is None else device), need_mib, "declared", role)
     me = gpu.this_process("", role)
     try:
         with gpu.lease(needs, me, wait=wait, on_wait=_tell_waiting, on_takeover=_tell_takeover) as held:
@@ -122,6 +123,15 @@ def _check_command(command: Sequence[str]) -> None:
         raise Refused(Fault("command_missing", "gpu hold", "got no command after --", FIX))
     if which(command[0]) is None:
         raise Refused(Fault("command_missing", "gpu hold", f"{command[0]!r} is no program here", FIX))
+
+
+def _there(device: str) -> str:
+    """A device that this machine has. Raises Refused."""
+    kind, _, index = _checked(device).partition(":")
+    if not device_there(kind, int(index or 0)):
+        fix = "Look at `python -m runner gpu`, or hold cpu"
+        raise Refused(Fault("device_missing", "--device", f"is {device}, which this machine does not have", fix))
+    return device
 
 
 def _checked(device: str) -> str:

@@ -6,24 +6,26 @@ run to it. A run with a broken journal is named and left out. What it does not k
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from runner import index, track
-from runner.errors import Fault, Refused
+from runner.errors import Corrupt, Fault, Refused
+from runner.verbs.status import status
 
 PROJECTIONS = ("index", "mlflow")
 
 
 def rebuild(outputs: Path, what: str | None = None, *, everything: bool = False) -> dict[str, Any]:
-    """Make one projection again, or all: `{"index": {"runs": n}, "mlflow": {"runs", "projected", "problems"}}`.
+    """Make one projection again, or all: `{"index": {runs, problems}, "mlflow": {runs, projected, problems}}`.
 
     A problem is `{code, run_id, what, fix, exit_code}`. With `everything`, runs that were not to be tracked go in too.
     """
     _refuse_nothing(outputs)
     value: dict[str, Any] = {}
     if what in (None, "index"):
-        value["index"] = {"runs": index.rebuild(outputs)}
+        value["index"] = {"runs": index.rebuild(outputs), "problems": list(_broken(outputs))}
     if what in (None, "mlflow"):
         value["mlflow"] = track.rebuild(outputs, everything=everything)
     return value
@@ -38,11 +40,21 @@ def text(value: dict[str, Any]) -> str:
     """For a person: what was made again, and what was not."""
     counts = {"index": "runs", "mlflow": "projected"}
     made = [f"{name}: {value[name][number]} runs" for name, number in counts.items() if name in value]
-    return "\n".join(made + [f"- {p['run_id']}: {p['what']}. {p['fix']}" for p in _problems(value)])
+    told = dict.fromkeys(f"- {p['run_id']}: {p['what']}. {p['fix']}" for p in _problems(value))
+    return "\n".join([*made, *told])
 
 
 def _problems(value: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(value.get("mlflow", {}).get("problems", []))
+    return [problem for projection in value.values() for problem in projection.get("problems", [])]
+
+
+def _broken(outputs: Path) -> Iterator[dict[str, Any]]:
+    """Runs that the index could not read whole."""
+    for row in status(outputs, None):
+        if row["status"] == "corrupt":
+            fix = "`python -m runner verify --all` says more; put the original back"
+            told = {"code": "journal_altered", "run_id": row["run_id"], "what": row["problem"], "fix": fix}
+            yield {**told, "exit_code": Corrupt.exit_code}
 
 
 def _refuse_nothing(outputs: Path) -> None:

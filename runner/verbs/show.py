@@ -13,6 +13,7 @@ from runner.contract.shown import shown
 MAX_CHARS = 4_000  # of a cell or a line; what comes from files is made safe for a terminal by `shown`
 MAX_EXAMPLES = 8  # of layers that do not fit
 MAX_ROWS = 300  # of metadata; kohya's trainer writes about a hundred
+CRASHED = "its process is gone. Run the same command again to go on"
 LONG = ("manifest", "tokens", "images", "timings", "metadata", "environment")
 
 
@@ -20,16 +21,20 @@ def runs(value: Mapping[str, Any]) -> str:
     """A table of runs."""
     if not value["runs"]:
         return "No runs yet. Start one: python -m runner +experiment=demo"
-    rows = [
-        [r["run_id"], r["status"], f"{r['complete']}/{r['planned']}", str(r["failed"] or ""), (r["started"] or "")[:19]]
-        for r in value["runs"]
-    ]
-    text = table(["run", "status", "images", "failed", "started"], rows)
+    text = table(["run", "status", "images", "verdicts", "failed", "started"], [_run_row(r) for r in value["runs"]])
     failures = [
         f"{r['run_id']}: {r['failure']['cause']}. {r['failure']['hint']}" for r in value["runs"] if r.get("failure")
     ]
+    failures += [f"{r['run_id']}: {CRASHED}" for r in value["runs"] if r["status"] == "crashed"]
+    waiting = [f"{r['run_id']}: {r['waits_for']}" for r in value["runs"] if r.get("waits_for")]
     problems = [f"{r['run_id']}: {r['problem']}" for r in value["runs"] if r.get("problem")]
-    return "\n".join([text, *(shown(line, MAX_CHARS) for line in (*failures, *problems))])
+    return "\n".join([text, *(shown(line, MAX_CHARS) for line in (*failures, *waiting, *problems))])
+
+
+def _run_row(row: Mapping[str, Any]) -> list[str]:
+    images = f"{row['complete']}/{row['planned']}" + (f", {row['deleted']} deleted" if row.get("deleted") else "")
+    counts = [images, str(row.get("verdicts") or ""), str(row["failed"] or "")]
+    return [row["run_id"], row["status"], *counts, (row["started"] or "")[:19]]
 
 
 def lines(value: Mapping[str, Any]) -> str:
@@ -147,11 +152,27 @@ def verification(value: Mapping[str, Any]) -> str:
         parts.append(table(["not repaired", "name", "why"], [[r["kind"], r["name"], r["reason"]] for r in failed]))
     parts += [shown(f"{n['name']}: {n['kind']}, {n['bytes']} bytes of a crashed write") for n in value.get("notes", [])]
     if value["ok"]:
-        parts.append(f"All is as it was written: {value['checked']} things checked.")
+        alone = "" if value["objects"] else " Manifest and journal alone: the images are not here."
+        parts.append(f"All is as it was written: {value['checked']} things checked.{alone}")
     else:
-        rows = [[p["kind"], p["name"], str(p["expected"] or ""), str(p["found"] or "")] for p in value["problems"]]
-        parts.append(table(["difference", "name", "expected", "found"], rows))
+        parts += [_problem(problem) for problem in value["problems"]]
+        parts += [WHAT_NEXT[kind] for kind in WHAT_NEXT if any(p["kind"] in kind for p in value["problems"])]
     return "\n".join(parts)
+
+
+WHAT_NEXT = {  # kinds of difference -> what to do
+    ("missing", "altered", "truncated", "misplaced", "extra"):
+        "`verify --all --repair` mends what it can from bytes that verify; a run's own command makes the rest again.",
+    ("orphan",): "Orphans are named by no record; `gc` says what could go.",
+    ("manifest_altered", "journal_altered"):
+        "A manifest or journal is never repaired: put the original back, or start again with run.fresh=true.",
+}  # fmt: skip
+
+
+def _problem(problem: Mapping[str, Any]) -> str:
+    """A difference on a line of its own, names whole: they are there to be copied."""
+    told = [f"{side} {problem[side]}" for side in ("expected", "found") if problem[side]]
+    return shown(f"{problem['kind']}: {problem['name']}" + (f" ({', '.join(told)})" if told else ""), MAX_CHARS)
 
 
 def _plain(entry: Any) -> str:

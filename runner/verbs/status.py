@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from runner import gpu, journal, track
+from runner import gpu, journal, ledger, track
 from runner.errors import Corrupt, Fault, Refused, Unavailable, choose
 
 POLL_S = 0.5
@@ -38,7 +38,8 @@ def without_time(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _rows(outputs: Path, run: str | None, known: dict[Path, Reader]) -> list[dict[str, Any]]:
     folders = run_folders(outputs) if run is None else [find_run(outputs, run)]
-    return sorted((_row(folder, known) for folder in folders), key=lambda row: row["started"] or "")
+    book = ledger.read(outputs)
+    return sorted((_row(folder, known, book) for folder in folders), key=lambda row: row["started"] or "")
 
 
 def run_folders(outputs: Path) -> list[Path]:
@@ -79,7 +80,7 @@ def find_run(outputs: Path, name: str) -> Path:
     raise Refused(Fault("unknown_run", "RUN", what, choose(name, folders)))
 
 
-def _row(folder: Path, known: dict[Path, Reader]) -> dict[str, Any]:
+def _row(folder: Path, known: dict[Path, Reader], book: ledger.Ledger) -> dict[str, Any]:
     try:
         if folder not in known:
             known[folder] = journal.follow_run(folder, slim=True)
@@ -101,6 +102,7 @@ def _row(folder: Path, known: dict[Path, Reader]) -> dict[str, Any]:
         "started": run.state.started,
         "ended": run.state.ended,
         "mlflow_run_id": track.read_pointer(folder).get("mlflow_run_id"),
+        "deleted": _num_deleted(run, book),
         "verdicts": verdicts["made"],
         "unscored": verdicts["unscored"],
         "attempts": run.state.attempts,
@@ -111,6 +113,14 @@ def _row(folder: Path, known: dict[Path, Reader]) -> dict[str, Any]:
         "alive": gpu.alive(folder, run.state.owner) and not run.state.ended,
         **_life(run.state),
     }
+
+
+def _num_deleted(run: journal.Run, book: ledger.Ledger) -> int:
+    """Images of this run that a human deleted; their bytes may be gone."""
+    if not book.tombstones:
+        return 0
+    images = (item.object for key, item in run.state.made().items() if key.startswith("image/"))
+    return sum(name is not None and book.deletes(name, f"runs/{run.id}") for name in images)
 
 
 def _life(state: journal.State) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from runner.config.tree import Storage
 from runner.store import Store
-from runner.store.s3 import Bucket
+from runner.store.s3 import MARK, PROBE, Bucket
 
 KEY, SECRET = "runner-test-key", "runner-test-secret"
 BUCKET = "objects"
@@ -97,10 +97,11 @@ class Flaky:
 
 
 class Hands(Protocol):
-    """What a person or a broken disk does to a store without asking it."""
+    """What a person or a broken disk does to a store without asking it, and all that lies there but marks of ours."""
 
     def write(self, place: str, data: bytes) -> None: ...
     def delete(self, place: str) -> None: ...
+    def places(self) -> list[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,9 @@ class OnFolder:
 
     def delete(self, place: str) -> None:
         (self.store.root / place).unlink()
+
+    def places(self) -> list[str]:
+        return sorted(str(path.relative_to(self.store.root)) for path in self.store.root.rglob("*") if path.is_file())
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,12 @@ class OnBucket:
         import obstore
 
         obstore.delete(self.bucket.client, place)
+
+    def places(self) -> list[str]:
+        import obstore
+
+        keys = [meta["path"] for page in obstore.list(self.bucket.client) for meta in page]
+        return sorted(key for key in keys if key != PROBE and not MARK.fullmatch(key))
 
 
 def hands(objects: Any) -> Hands:

@@ -16,6 +16,7 @@ from runner import store
 from runner.errors import Failed, Unavailable
 from runner.store import Store
 from tests import fakes
+from tests.store.server import hands, place
 
 NOBODY = 65534
 DATA = b"x" * 200_000
@@ -37,8 +38,9 @@ except Failed as error:
 
 def whole(objects: Store) -> list[str]:
     """What lies in the store; nothing else may, not even a leftover."""
-    assert (list(objects.strays()), list(objects.leftovers())) == ([], [])
-    return [each.name for each in objects.listing()]
+    names = [each.name for each in objects.listing()]
+    assert hands(objects).places() == sorted(map(place, names))
+    return names
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def test_a_hidden_neighbour_of_an_unfinished_write_is_in_nobodys_way(objects: St
     assert not objects.holds(store.digest(b"x"))
     assert objects.get(objects.put(b"x")) == b"x"
     (left,) = objects.leftovers()
-    assert (left.place, left.size, list(objects.strays())) == (f"2d/.{path.name}.left-behind", 4, [])
+    assert (left.place, left.size) == (f"2d/.{path.name}.left-behind", 4)
     objects.discard(left.place)
     assert list(objects.leftovers()) == []
 
@@ -114,19 +114,34 @@ def test_what_is_no_file_is_no_object_and_nobody_waits_for_it(objects: Store, ma
     assert (objects.look(1)(name), list(objects.listing())) == (None, [])
 
 
-def test_a_file_where_a_folder_of_objects_belongs_is_a_stray(objects: Store) -> None:
-    objects.put(b"x")
+def test_a_file_where_a_folder_of_objects_belongs_holds_none(objects: Store) -> None:
+    name = objects.put(b"x")
     (objects.root / "2e").write_bytes(b"")
-    (objects.root / "2d" / "deep").mkdir()
-    (objects.root / "2d" / "deep" / "x").write_bytes(b"")
-    assert [stray.place for stray in objects.strays()] == ["2d/deep/x", "2e"]
-    assert not objects.holds("2e" + "0" * 62)
+    assert ([each.name for each in objects.listing()], objects.holds("2e" + "0" * 62)) == ([name], False)
+
+
+def test_a_link_to_anothers_folder_of_objects_lists_none_of_them(objects: Store, tmp_path: Path) -> None:
+    other = Store(tmp_path / "other")
+    name = other.put(b"x")
+    objects.probe()
+    (objects.root / "2d").symlink_to(other.path(name).parent)
+    assert list(objects.listing()) == []
+
+
+def test_a_folder_of_objects_that_is_a_link_may_be_anothers_too(objects: Store, tmp_path: Path) -> None:
+    assert objects.shared() is None
+    objects.root.symlink_to(tmp_path / "elsewhere")
+    assert str(objects.shared()) == (
+        f"{objects.root} is a link: this store also belongs to another outputs folder: gc would remove what its runs "
+        "name. Name the outputs folder that the objects lie in with --outputs DIR, or move them here in place of the "
+        "link."
+    )
 
 
 def test_an_empty_or_missing_store_lists_nothing(objects: Store) -> None:
-    assert (list(objects.listing()), list(objects.strays()), objects.there()) == ([], [], False)
+    assert (list(objects.listing()), list(objects.leftovers()), objects.there()) == ([], [], False)
     objects.probe()
-    assert (list(objects.listing()), list(objects.strays()), objects.there()) == ([], [], True)
+    assert (list(objects.listing()), list(objects.leftovers()), objects.there()) == ([], [], True)
 
 
 # ---- a disk that lets go

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from runner import ledger, store
 from runner.config.tree import Storage
+from runner.errors import Refused
+from runner.verbs import verify as verifying
 from runner.verbs.bring import About, bring
 from runner.verbs.delete import delete
 from runner.verbs.gc import gc
@@ -31,3 +35,16 @@ def test_what_nobody_names_or_was_deleted_goes_and_the_rest_stays(storage: Stora
     assert dry == {**done, "dry": True}
     assert {listed.name for listed in objects.listing()} == {mine, brought}
     assert set(ledger.read(outputs).collected) == {lost, unwanted}
+
+
+@pytest.mark.parametrize("yes", [False, True])
+def test_two_outputs_folders_in_one_prefix_remove_nothing_of_each_other(s3: Storage, tmp_path: Path, yes: bool) -> None:
+    for name in "ab":
+        objects = store.open_store(tmp_path / name, s3)
+        small_runs.run(tmp_path / name, name, [objects.put(name.encode())])
+    for name in "ab":
+        with pytest.raises(Refused, match=r"also belongs to another outputs folder.*Use a prefix of its own") as no:
+            gc(tmp_path / name, yes=yes, older_than_hours=1, now_s=small_runs.LATER_S)
+        assert no.value.faults[0].code == "store_shared"
+    assert {listed.name for listed in objects.listing()} == {store.digest(b"a"), store.digest(b"b")}
+    assert "extra" not in {problem["kind"] for problem in verifying.verify(tmp_path / "a", None)["problems"]}

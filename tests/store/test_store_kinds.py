@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from runner.store import Store, open_store, storage_faults
 from runner.store.kinds import CREDENTIAL_VARIABLES, ENDPOINT_VARIABLES
 from runner.store.s3 import Bucket
 from tests import fakes
-from tests.store.server import settings
+from tests.store.server import hands, settings
 
 ENDPOINT = "http://127.0.0.1:9000"
 S3 = settings(kind="s3", uri="s3://bucket/prefix", endpoint=ENDPOINT, region="us-east-1")
@@ -49,7 +50,7 @@ def test_the_first_run_that_uses_a_bucket_records_it(s3: Storage, tmp_path: Path
     opened = open_store(tmp_path, s3)
     assert isinstance(opened, Bucket)
     assert json.loads((tmp_path / "storage.json").read_bytes()) == {
-        "kind": "s3", "uri": s3.uri, "endpoint": s3.endpoint, "region": "us-east-1",
+        "kind": "s3", "uri": s3.uri, "endpoint": s3.endpoint, "region": "us-east-1", "owner": opened.owner,
     }  # fmt: skip
     assert open_store(tmp_path, None).where == open_store(tmp_path, s3).where == s3.uri
 
@@ -96,6 +97,41 @@ def test_two_first_runs_at_once_decide_on_one_kind(s3: Storage, tmp_path: Path, 
         answers = list(pool.map(ask, [s3, settings()][:: -1 if number % 2 else 1]))
     assert answers.count("storage_mismatch") == 1, answers
     assert (tmp_path / "storage.json").exists() != (tmp_path / "objects").exists()
+
+
+def test_first_runs_at_once_give_their_outputs_folder_one_mark(s3: Storage, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        opened = list(pool.map(lambda _: open_store(tmp_path, s3), range(3)))
+    assert len({each.owner for each in opened if isinstance(each, Bucket)}) == 1
+    assert open_store(tmp_path, None).shared() is None
+
+
+def test_first_runs_of_two_outputs_folders_at_once_leave_neither_alone(s3: Storage, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        a, b = pool.map(lambda name: open_store(tmp_path / name, s3), "ab")
+    assert isinstance(a, Bucket) and isinstance(b, Bucket)
+    assert re.match(rf"{s3.uri}: this store also belongs to .* remove {s3.uri}/.owners/{b.owner}", str(a.shared()))
+    assert f"remove {s3.uri}/.owners/{a.owner}" in str(open_store(tmp_path / "b", None).shared())
+
+
+def test_a_record_from_before_there_were_marks_gets_one_from_the_next_run(s3: Storage, tmp_path: Path) -> None:
+    old = {"kind": "s3", "uri": s3.uri, "endpoint": s3.endpoint, "region": s3.region}
+    (tmp_path / "storage.json").write_text(json.dumps(old))
+    assert open_store(tmp_path, None).shared() is None
+    marked = open_store(tmp_path, s3)
+    assert isinstance(marked, Bucket) and marked.owner
+    assert (marked.shared(), json.loads((tmp_path / "storage.json").read_bytes())) == (
+        None,
+        {**old, "owner": marked.owner},
+    )
+
+
+def test_a_mark_that_was_lost_is_put_again_by_the_next_run(s3: Storage, tmp_path: Path) -> None:
+    first = open_store(tmp_path / "a", s3)
+    assert isinstance(first, Bucket)
+    hands(first).delete(f".owners/{first.owner}")
+    open_store(tmp_path / "a", s3)
+    assert open_store(tmp_path / "b", s3).shared() is not None
 
 
 @pytest.mark.usefixtures("environment")
@@ -149,7 +185,18 @@ def test_an_environment_that_would_send_the_bytes_elsewhere_is_refused(
 
 
 @pytest.mark.usefixtures("environment")
-@pytest.mark.parametrize("record", ["", "{", "[]", '{"kind":"tape"}', '{"kind":"s3"}', '{"kind":"folder","disk":1}'])
+@pytest.mark.parametrize(
+    "record",
+    [
+        "",
+        "{",
+        "[]",
+        '{"kind":"tape"}',
+        '{"kind":"s3"}',
+        '{"kind":"folder","disk":1}',
+        '{"kind":"folder","owner":"../x"}',
+    ],
+)
 def test_a_record_that_cannot_be_read_is_corrupt_and_kept(tmp_path: Path, record: str) -> None:
     (tmp_path / "storage.json").write_text(record)
     with pytest.raises(Corrupt, match=r"storage\.json: cannot be read .*Put the original back: it says where the obj"):

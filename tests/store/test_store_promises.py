@@ -96,30 +96,26 @@ def test_a_check_reads_only_a_little_ahead_of_who_listens(objects: Objects) -> N
     assert next(asked) < 1000
 
 
-def test_what_has_no_place_is_a_stray_with_its_digest(objects: Objects) -> None:
-    name = objects.put(b"x")
-    for where in ("notes.txt", f"zz/{name[2:]}", f"{name[:2]}/{name[2:10]}", f"{name[:2]}/{name[2:].upper()}"):
-        hands(objects).write(where, where.encode())
-    found = {stray.place: stray for stray in objects.strays()}
-    assert sorted(found) == sorted(
-        ("notes.txt", f"zz/{name[2:]}", f"{name[:2]}/{name[2:10]}", f"{name[:2]}/{name[2:].upper()}")
-    )
-    assert all(stray.digest() == store.digest(where.encode()) for where, stray in found.items())
-    assert all((stray.read(), stray.size) == (where.encode(), len(where)) for where, stray in found.items())
-    assert [each.name for each in objects.listing()] == [name]
+@pytest.mark.parametrize("where", ["notes.txt", f"zz/{NAME[2:]}", f"2d/{NAME[2:10]}", f"2d/{NAME[2:].upper()}"])
+def test_what_has_no_place_is_no_object(objects: Objects, where: str) -> None:
+    assert place(objects.put(b"x")).startswith("2d/")
+    hands(objects).write(where, b"x")
+    assert [each.name for each in objects.listing()] == [NAME]
+    assert list(objects.leftovers()) == []
 
 
-def test_a_store_in_order_has_no_strays_and_no_leftovers(objects: Objects) -> None:
+def test_a_store_in_order_holds_its_objects_and_nothing_else(objects: Objects) -> None:
     objects.probe()
     objects.put(b"x")
-    assert (list(objects.strays()), list(objects.leftovers())) == ([], [])
+    assert (hands(objects).places(), list(objects.leftovers())) == ([place(NAME)], [])
+    assert objects.shared() is None
 
 
-def test_a_stray_is_discarded_and_an_object_never(objects: Objects) -> None:
+def test_what_is_no_object_is_discarded_and_an_object_never(objects: Objects) -> None:
     objects.put(b"x")
     hands(objects).write("notes.txt", b"mine")
     objects.discard("notes.txt")
-    assert list(objects.strays()) == []
+    assert hands(objects).places() == [place(NAME)]
     with pytest.raises(AssertionError, match=NAME[2:]):
         objects.discard(place(NAME))
 
@@ -136,7 +132,7 @@ def test_threads_that_put_one_object_at_once_leave_one(objects: Objects) -> None
         names = set(pool.map(objects.put, [BIG] * 4))
     assert names == {store.digest(BIG)}
     assert [each.size for each in objects.listing()] == [len(BIG)]
-    assert (list(objects.strays()), list(objects.leftovers())) == ([], [])
+    assert hands(objects).places() == [place(store.digest(BIG))]
 
 
 PUT_ALL = """
@@ -157,7 +153,7 @@ def test_processes_that_put_the_same_objects_at_once_leave_each_once(objects: Ob
     assert [(answer.code, answer.err) for answer in answers] == [(0, "")] * 2
     names = [each.name for each in objects.listing()]
     assert (len(names), all(each.sound for each in checked(objects, *names))) == (20, True)
-    assert (list(objects.strays()), list(objects.leftovers())) == ([], [])
+    assert hands(objects).places() == sorted(map(place, names))
 
 
 def test_a_verb_opens_the_same_store_without_being_told_which(

@@ -90,6 +90,19 @@ def test_an_upload_that_breaks_off_leaves_no_object(s3: Storage) -> None:
     assert objects.get(objects.put(b"x")) == b"x"
 
 
+def test_what_has_no_place_is_a_stray_with_its_digest_and_a_mark_is_none(s3: Storage, tmp_path: Path) -> None:
+    objects = store.open_store(tmp_path, s3)
+    assert isinstance(objects, Bucket)
+    objects.put(b"x")
+    strange = ["notes.txt", f"zz/{NAME[2:]}", f"2d/{NAME[2:10]}", ".owners/mine"]
+    for where in strange:
+        server.hands(objects).write(where, where.encode())
+    found = {stray.place: stray for stray in objects.strays()}
+    assert sorted(found) == sorted(strange)
+    assert all(stray.digest() == store.digest(where.encode()) for where, stray in found.items())
+    assert all(stray.read() == where.encode() for where, stray in found.items())
+
+
 def test_a_large_object_goes_up_in_parts(s3: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runner.store.s3.SINGLE_PUT_BYTES", 1 << 20)
     objects, data = bucket(s3), bytes(6 << 20)

@@ -19,11 +19,19 @@ def put(outputs: Path, *texts: str) -> list[str]:
     return [store.Store(outputs / "objects").put(text.encode()) for text in texts]
 
 
+def tell(outputs: Path, *events: dict[str, Any]) -> None:
+    """Commit events to the ledger."""
+    with ledger.writing(outputs) as book:
+        book.append(*events)
+
+
 def run(outputs: Path, name: str, images: Iterable[str], **facts: Any) -> Path:
     """A run that made these objects as images; `facts` stand in a line of their own."""
     folder = outputs / "runs" / name
     folder.mkdir(parents=True)
-    manifest: dict[str, Any] = {key: {} for key in journal.REQUIRED} | {"run_id": name}
+    request = {"name": name, "generate": {"width": 8, "height": 8}}
+    shape: dict[str, Any] = {"run_id": name, "request": request, "prompts": [], "images": []}
+    manifest = {key: {} for key in journal.REQUIRED} | shape
     log, _ = journal.open_journal(folder, journal.write_manifest(folder, manifest))
     made = [{"event": "made", "key": f"image/{n}", "object": d, "step": "s"} for n, d in enumerate(images)]
     log.append({"event": "started", "owner": OWNER}, *made, {"event": "noted", **facts})

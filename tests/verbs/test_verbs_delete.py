@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from runner import journal, ledger, store
-from runner.errors import Corrupt, Refused
+from runner.errors import Corrupt, Refused, Unavailable
 from runner.verbs import delete as deleting
+from runner.verbs.bring import About, bring
 from runner.verbs.delete import delete, undo
+from runner.verbs.export import gallery
 from runner.verbs.gc import gc
+from runner.verbs.verify import repair, verify
 from tests import worlds
 from tests.verbs import small_runs
 
@@ -59,7 +63,7 @@ def test_an_image_of_several_runs_needs_to_be_told_which(outputs: Path) -> None:
 
 
 def test_everywhere_means_all_runs_and_imports(outputs: Path) -> None:
-    ledger.append(outputs, {"event": "imported", "object": TWO})
+    small_runs.tell(outputs, {"event": "imported", "object": TWO})
     delete(outputs, [TWO], "no licence", everywhere=True)
     assert tombstones(outputs) == {TWO: ["ledger", "runs/a", "runs/b"]}
 
@@ -147,5 +151,31 @@ def test_what_was_not_deleted_cannot_be_taken_back(outputs: Path) -> None:
 def test_after_gc_it_is_too_late_to_take_it_back(outputs: Path) -> None:
     delete(outputs, [ONE], "no licence")
     gc(outputs, yes=True, older_than_hours=1, now_s=time.time())
-    with pytest.raises(Refused, match=r"its bytes are gone or are others\. Import it again with `import --again`"):
+    with pytest.raises(Refused, match=r"Import it again with `import --again`, or make it again with run\.fresh=true"):
         undo(outputs, [ONE], "")
+
+
+def test_a_ledger_that_may_not_be_written_is_named_with_its_own_remedy(outputs: Path) -> None:
+    (outputs / ledger.FOLDER).symlink_to(outputs / "nowhere" / "else")  # what even the superuser cannot write into
+    with pytest.raises(
+        Unavailable, match=r"ledger/lock: cannot be used \(.*\)\. Mend the permissions of that folder\.$"
+    ):
+        delete(outputs, [ONE], "no licence")
+
+
+@pytest.mark.parametrize("what", ["nothing", "a folder", "a file"])
+def test_every_verb_refuses_what_is_no_outputs_folder_alike(tmp_path: Path, what: str) -> None:
+    none = tmp_path / "none"
+    if what != "nothing":
+        none.mkdir() if what == "a folder" else none.touch()
+    asked: list[Callable[[], object]] = [
+        lambda: delete(none, [ONE], "x"), lambda: undo(none, [ONE], "x"), lambda: gallery(none, "a", None),
+        lambda: gc(none, yes=True, older_than_hours=1, now_s=0), lambda: verify(none, None), lambda: repair(none),
+    ]  # fmt: skip
+    if what == "a file":  # otherwise an import begins an outputs folder
+        asked.append(lambda: bring(none, [none], About("a friend"), strict=False, again=False))
+    for ask in asked:
+        with pytest.raises(Refused, match=r"none holds no runs\. Name the outputs folder of your runs") as no:
+            ask()
+        assert no.value.faults[0].code == "outputs_missing"
+    assert [path for path in tmp_path.rglob("*") if path != none] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from runner import journal, ledger, store
+from runner import journal, store
 from runner.errors import Corrupt, Refused
 from runner.verbs import export as exporting
 from runner.verbs.export import MARK, PAGE, RECORD, gallery
@@ -75,7 +75,7 @@ def test_a_file_that_became_a_link_is_not_written_through(outputs: Path, run: jo
 def test_an_image_that_is_deleted_is_left_out_and_taken_out(outputs: Path, run: journal.Run) -> None:
     folder = Path(gallery(outputs, run.id, None)["to"])
     image = run.images()[0]
-    ledger.append(outputs, small_runs.tombstone(image["digest"], f"runs/{run.id}"))
+    small_runs.tell(outputs, small_runs.tombstone(image["digest"], f"runs/{run.id}"))
     value = gallery(outputs, run.id, None)
     assert (value["ok"], value["files"], len(pictures(folder))) == (True, 3, 3)
     assert value["missing"] == [{"key": image["key"], "digest": image["digest"], "reason": "was deleted"}]

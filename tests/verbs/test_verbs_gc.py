@@ -85,14 +85,14 @@ def test_a_young_object_stays_because_its_line_may_be_on_its_way(outputs: Path) 
 
 def test_a_deleted_image_goes_at_any_age(outputs: Path) -> None:
     small_runs.age(outputs, hours=0)
-    ledger.append(outputs, small_runs.tombstone(ONE, "runs/a"))
+    small_runs.tell(outputs, small_runs.tombstone(ONE, "runs/a"))
     assert gone(gc(outputs)) == {ONE: "deleted: no licence"}
     assert list(ledger.read(outputs).collected) == [ONE]
 
 
 def test_a_deleted_image_that_another_run_made_stays_and_is_told(outputs: Path) -> None:
     small_runs.run(outputs, "b", [ONE])
-    ledger.append(outputs, small_runs.tombstone(ONE, "runs/a"))
+    small_runs.tell(outputs, small_runs.tombstone(ONE, "runs/a"))
     value = gc(outputs)
     assert value["kept"] == [{"digest": ONE, "why": "named by runs/b"}]
     assert ONE in small_runs.objects(outputs)
@@ -118,13 +118,13 @@ def test_what_any_line_of_a_run_names_stays(outputs: Path) -> None:
 
 
 def test_an_imported_image_stays(outputs: Path) -> None:
-    ledger.append(outputs, {"event": "imported", "object": LOST})
+    small_runs.tell(outputs, {"event": "imported", "object": LOST})
     assert gone(gc(outputs)) == {}
 
 
 @pytest.mark.parametrize("by", ["decision", "dataset"])
 def test_what_is_held_stays_whether_it_is_named_or_deleted(outputs: Path, by: str) -> None:
-    ledger.append(outputs, small_runs.tombstone(ONE, "runs/a"))
+    small_runs.tell(outputs, small_runs.tombstone(ONE, "runs/a"))
     for digest in (ONE, LOST):
         if by == "decision":
             small_runs.decide(outputs, digest, "maybe")
@@ -157,8 +157,8 @@ def test_whatever_a_live_record_names_or_a_person_holds_is_never_removed(
         for name, made in (("a", a), ("b", b)):
             small_runs.run(outputs, name, [NAMES[n] for n in made])
         covers = (("runs/a", deleted_a), ("runs/b", deleted_b), ("ledger", deleted_import))
-        ledger.append(outputs, *({"event": "imported", "object": NAMES[n]} for n in brought))
-        ledger.append(outputs, *(small_runs.tombstone(NAMES[n], record) for record, some in covers for n in some))
+        small_runs.tell(outputs, *({"event": "imported", "object": NAMES[n]} for n in brought))
+        small_runs.tell(outputs, *(small_runs.tombstone(NAMES[n], record) for record, some in covers for n in some))
         for number in decided:
             small_runs.decide(outputs, NAMES[number], "approve")
         small_runs.dataset(outputs, "d", *(NAMES[n] for n in data))
@@ -209,7 +209,7 @@ def test_a_manifest_of_another_run_or_none_may_name_anything(outputs: Path) -> N
 
 @pytest.mark.parametrize("what", ["ledger", "decisions", "datasets"])
 def test_a_record_that_cannot_be_read_refuses_everything(outputs: Path, what: str) -> None:
-    ledger.append(outputs, {"event": "imported", "object": ONE})
+    small_runs.tell(outputs, {"event": "imported", "object": ONE})
     small_runs.decide(outputs, ONE, "approve")
     small_runs.dataset(outputs, "d", ONE)
     path = outputs / what / ("d/manifest.json" if what == "datasets" else journal.JOURNAL)
@@ -225,6 +225,16 @@ def test_where_nothing_is_recorded_nothing_is_nobodys(outputs: Path) -> None:
     (outputs / "runs").rename(outputs.parent / f"{outputs.name}-runs")
     with pytest.raises(Refused, match="has neither runs nor a ledger: nothing there says what is still needed"):
         gc(outputs)
+
+
+@pytest.mark.parametrize("yes", [False, True])
+def test_objects_that_are_anothers_by_a_link_are_left_to_the_other(outputs: Path, tmp_path: Path, yes: bool) -> None:
+    other = tmp_path / "other"
+    small_runs.run(other, "b", [TWO])
+    (other / "objects").symlink_to(outputs / "objects")
+    with pytest.raises(Refused, match=r"objects is a link: this store also belongs to another outputs folder") as no:
+        gc(other, yes=yes)
+    assert (no.value.faults[0].code, small_runs.objects(outputs)) == ("store_shared", {ONE, TWO, LOST})
 
 
 @pytest.mark.parametrize("hours", [float("nan"), float("inf"), -1.0])

@@ -25,6 +25,7 @@ from runner.verbs import bring as bringing
 from runner.verbs import foreign_image
 from runner.verbs.bring import About, bring
 from tests import fakes, worlds
+from tests.verbs import small_runs
 
 ABOUT = About("https://example.org/collection/7", "CC-BY-4.0")
 
@@ -191,7 +192,7 @@ def test_a_known_image_whose_bytes_are_gone_or_others_gets_them_back_with_a_reco
 
 def test_a_deleted_image_comes_back_only_when_told(outputs: Path, file: Path) -> None:
     digest = take(outputs, file)["images"][0]["digest"]
-    ledger.append(outputs, {"event": "tombstoned", "object": digest, "records": ["ledger"], "reason": "no licence"})
+    small_runs.tell(outputs, {"event": "tombstoned", "object": digest, "records": ["ledger"], "reason": "no licence"})
     value = take(outputs, file)
     assert (statuses(value), value["ok"]) == (["deleted"], False)
     assert value["images"][0]["reason"].endswith("because: no licence; --again takes it back")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runner import gpu, journal, ledger, store
+from runner import gpu, journal, store
 from runner.config.tree import Storage
 from runner.errors import Refused
 from runner.store import Store
@@ -20,6 +20,7 @@ from runner.store.s3 import Bucket
 from runner.verbs import verify as verifying
 from tests import worlds
 from tests.store.conftest import s3, s3_endpoint  # noqa: F401  # fixtures
+from tests.verbs import small_runs
 from tests.verbs.verify_world import World, copied, make_world, place, told
 
 
@@ -106,7 +107,7 @@ def test_a_folder_that_no_run_wrote_into_is_refused(tmp_path: Path) -> None:
 
 def test_outputs_with_imports_alone_are_checked(tmp_path: Path) -> None:
     name = Store(tmp_path / "objects").put(b"from outside")
-    ledger.append(tmp_path, {"event": "imported", "object": name, "bytes": 12})
+    small_runs.tell(tmp_path, {"event": "imported", "object": name, "bytes": 12})
     Store(tmp_path / "objects").path(name).write_bytes(b"from outsid")
     found = store.digest(b"from outsid")
     assert told(verifying.verify(tmp_path, None)) == [("truncated", name, name, found)]
@@ -207,7 +208,7 @@ def bucket(s3: Storage, tmp_path: Path) -> tuple[Path, Bucket, str, str]:  # noq
     objects = store.open_store(tmp_path, s3)
     assert isinstance(objects, Bucket)
     one, two = objects.put(b"from outside"), objects.put(b"from further")
-    ledger.append(tmp_path, *({"event": "imported", "object": name, "bytes": 12} for name in (one, two)))
+    small_runs.tell(tmp_path, *({"event": "imported", "object": name, "bytes": 12} for name in (one, two)))
     return tmp_path, objects, one, two
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import journal, ledger
+from runner import journal
 from runner.store import Store
 from runner.verbs import verify as verifying
 from tests import worlds
+from tests.verbs import small_runs
 
 Told = tuple[str, str, str | None, str | None]  # kind, name, expected, found
 
@@ -67,9 +68,9 @@ def make_world(outputs: Path) -> World:
     objects = Store(outputs / "objects")
     imported, deleted = objects.put(b"from outside"), objects.put(b"deleted, and still there")
     facts = {"records": ["ledger"], "reason": "a test"}
-    ledger.append(outputs, {"event": "imported", "object": imported, "bytes": 12})
-    ledger.append(outputs, {"event": "imported", "object": deleted, "bytes": 24})
-    ledger.append(outputs, {"event": "tombstoned", "object": deleted, **facts})
+    small_runs.tell(outputs, {"event": "imported", "object": imported, "bytes": 12})
+    small_runs.tell(outputs, {"event": "imported", "object": deleted, "bytes": 24})
+    small_runs.tell(outputs, {"event": "tombstoned", "object": deleted, **facts})
     images = [tuple(image["digest"] for image in run.images()) for run in (one, two)]
     (outputs / "decisions").mkdir()
     log, _ = journal.open_journal(outputs / "decisions", "0" * 64)

@@ -77,10 +77,11 @@ def check_objects(outputs: Path, objects: store.Objects, seen: Seen, *, everythi
 def _survey(look: Look, seen: Seen, before_s: float) -> set[str]:
     """Take in what else lies in the store; returns the objects that are too young to be judged."""
     named = seen.named.sizes
-    if isinstance(look.objects, Bucket):
-        found = survey.of_bucket(look.objects, named)
+    if look.root is not None:
+        found = survey.of_folder(look.root, look.prefix, named)
     else:
-        found = survey.of_folder(Path(look.objects.where), look.prefix, named)
+        assert isinstance(look.objects, Bucket), look.objects
+        found = survey.of_bucket(look.objects, named)
     look.links = found.links
     look.unnamed = {name: Checked(name, None, None) for name in found.unnamed}
     seen.strangers += found.strangers
