@@ -110,7 +110,7 @@ class Following:
     def _wait_for_the_writer(self) -> None:
         """The pipe of a killed process closes a moment before the process is gone."""
         deadline = time.monotonic() + WRITER_GONE_S
-        while runs.is_open(self.folder) and gpu.is_held(self.folder / gpu.LOCK) and time.monotonic() < deadline:
+        while runs.is_open(self.folder) and gpu.is_written(self.folder) and time.monotonic() < deadline:
             time.sleep(0.05)
 
 

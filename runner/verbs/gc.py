@@ -18,8 +18,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from runner import gpu, journal, ledger, store
-from runner.errors import Fault, Refused, Unavailable
+from runner import journal, ledger, store
+from runner.errors import Fault, Refused
 from runner.verbs import records
 
 OBJECTS_PER_COMMIT = 1_000
@@ -51,10 +51,10 @@ def gc(outputs: Path, *, yes: bool, older_than_hours: float, now_s: float) -> di
         raise Refused(Fault("bad_option", "--older-than-hours", what, fix))
     before_s = now_s - 3600 * older_than_hours
     if not yes:
-        _refuse_while_written(outputs)
+        records.refuse_while_written(outputs, "gc")
         return _result(make_plan(outputs, _sound(outputs), before_s), dry=True)
     with ledger.alone(outputs), ledger.writing(outputs) as book:
-        _refuse_while_written(outputs)
+        records.refuse_while_written(outputs, "gc")
         plan = make_plan(outputs, book.known, before_s)
         _collect(outputs, book, plan)
     return _result(plan, dry=False)
@@ -115,7 +115,7 @@ def _collect(outputs: Path, book: ledger.Writer, plan: Plan) -> None:
     _finish_crashed(book, objects)
     rest: Iterator[tuple[str, tuple[int, str]]] = iter(plan.objects.items())
     while piece := dict(islice(rest, OBJECTS_PER_COMMIT)):
-        _refuse_while_written(outputs)
+        records.refuse_while_written(outputs, "gc")
         _refuse_shared(objects)
         size = sum(num_bytes for num_bytes, _ in piece.values())
         book.append({"event": "collecting", "objects": list(piece), "bytes": size, "user": records.user()})
@@ -138,14 +138,6 @@ def _sound(outputs: Path) -> ledger.Ledger:
     known = ledger.read(outputs)
     ledger.refuse_broken(outputs, known)
     return known
-
-
-def _refuse_while_written(outputs: Path) -> None:
-    """A run that is being written may name any object in its next line."""
-    for lock in sorted((outputs / "runs").glob(f"*/{gpu.LOCK}")):
-        if gpu.is_held(lock):
-            what = f"run {lock.parent.name} is being written"
-            raise Unavailable(Fault("run_locked", "gc", what, "Wait until it ends: python -m runner status"))
 
 
 def _refuse_shared(objects: store.Objects) -> None:

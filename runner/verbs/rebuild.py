@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import index, track
-from runner.errors import Corrupt, Fault, Refused
+from runner.errors import Corrupt
+from runner.verbs import records
 from runner.verbs.status import status
 
 PROJECTIONS = ("index", "mlflow")
@@ -22,7 +23,7 @@ def rebuild(outputs: Path, what: str | None = None, *, everything: bool = False)
 
     A problem is `{code, run_id, what, fix, exit_code}`. With `everything`, runs that were not to be tracked go in too.
     """
-    _refuse_nothing(outputs)
+    records.refuse_missing(outputs)
     value: dict[str, Any] = {}
     if what in (None, "index"):
         value["index"] = {"runs": index.rebuild(outputs), "problems": list(_broken(outputs))}
@@ -55,9 +56,3 @@ def _broken(outputs: Path) -> Iterator[dict[str, Any]]:
             fix = "`python -m runner verify --all` says more; put the original back"
             told = {"code": "journal_altered", "run_id": row["run_id"], "what": row["problem"], "fix": fix}
             yield {**told, "exit_code": Corrupt.exit_code}
-
-
-def _refuse_nothing(outputs: Path) -> None:
-    if not (outputs / "runs").is_dir():
-        fix = "Name the outputs folder of your runs with --outputs DIR"
-        raise Refused(Fault("outputs_missing", "--outputs", f"{outputs} holds no runs", fix))

@@ -17,9 +17,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from runner import journal, ledger, store
+from runner import gpu, journal, ledger, store
 from runner.contract.shown import shown
-from runner.errors import Corrupt, Fault, Refused, first_line
+from runner.errors import Corrupt, Fault, Refused, Unavailable, first_line
 
 OUR_FIELDS = ("n", "at", "prev", "hash", "step")  # of a line; digests there are not of objects
 DIGEST = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -41,6 +41,14 @@ def refuse_missing(outputs: Path) -> None:
         what = f"{outputs} cannot be read ({error.strerror})"
     fix = "Name the outputs folder of your runs with --outputs DIR"
     raise Refused(Fault("outputs_missing", "--outputs", what, fix))
+
+
+def refuse_while_written(outputs: Path, where: str) -> None:
+    """A run that is being written may name any object in its next line."""
+    for folder in sorted((outputs / "runs").glob("*")):
+        if gpu.is_written(folder):
+            what = f"run {folder.name} is being written"
+            raise Unavailable(Fault("run_locked", where, what, "Wait until it ends: python -m runner status"))
 
 
 def refuse_run_folder(outputs: Path, verb: str) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from runner import ledger
 from tests import worlds
 from tests.index.dumped import ENDINGS, KEY, accepted, finished, opened
+from tests.verbs import small_runs
 
 
 @pytest.fixture(scope="session")
@@ -30,9 +30,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "says": {},
         "user": "u",
     }
-    ledger.append(outputs, {**entered, **told, "object": "c" * 64})
+    small_runs.tell(outputs, {**entered, **told, "object": "c" * 64})
     first = gone.images()[0]["digest"]
-    ledger.append(outputs, {"event": "tombstoned", "object": first, "records": [f"runs/{gone.id}"], "reason": "dull"})
+    small_runs.tell(outputs, {"event": "tombstoned", "object": first, "records": [f"runs/{gone.id}"], "reason": "dull"})
     return outputs
 
 

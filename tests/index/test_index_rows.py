@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from runner import gpu, index, journal, ledger
+from runner import gpu, index, journal
 from runner.verbs.status import status
 from tests import worlds
 from tests.index.dumped import DUMP, ENDINGS, KEY, accepted, dump, finished, rebuilt, written
+from tests.verbs import small_runs
 
 # ---- it says what the journals say
 
@@ -81,7 +82,7 @@ def test_brought_up_to_date_it_is_as_made_from_nothing(outputs: Path) -> None:
     worlds.run(accepted(outputs, 2))
     finished(outputs, 20)
     shutil.rmtree(outputs / "runs" / ended)
-    ledger.append(outputs, {"event": "tombstoned", "object": "c" * 64, "records": ["ledger"], "reason": None})
+    small_runs.tell(outputs, {"event": "tombstoned", "object": "c" * 64, "records": ["ledger"], "reason": None})
     assert index.refresh(outputs) == 3
     assert dump(outputs) == rebuilt(outputs)
 
@@ -109,7 +110,7 @@ def test_a_manifest_of_another_form_is_a_row_with_the_reason(outputs: Path) -> N
     shutil.rmtree(folder)
     journal.write_manifest(folder, {key: {} for key in journal.REQUIRED})
     (row,) = [row for row in index.runs(outputs) if row["run_id"] == folder.name]
-    assert (row["status"], row["problem"]) == ("corrupt", "cannot be read (KeyError('lora'))")
+    assert (row["status"], row["problem"]) == ("corrupt", "is not the canonical JSON that a run writes")
 
 
 def test_an_altered_journal_is_corrupt_and_what_stands_before_is_known(outputs: Path) -> None:

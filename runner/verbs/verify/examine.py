@@ -32,7 +32,7 @@ def examine(outputs: Path, run: str | None) -> Seen:
         return _examine_run(outputs, outputs)
     records.refuse_missing(outputs)
     seen, folders = Seen(), _folders(outputs)
-    before_s = min([time.time(), *(_started(folder) for folder in folders if gpu.is_held(folder / gpu.LOCK))])
+    before_s = min([time.time(), *(_started(folder) for folder in folders if gpu.is_written(folder))])
     known = logs.check_ledger(outputs, seen)
     claims = {folder.name: _check_run(outputs, folder, known, seen) for folder in folders}
     _check_ids(claims, seen)

@@ -186,7 +186,7 @@ def _itself(line: bytes) -> journal.Event | None:
 def _check_tail(folder: Path, name: str, chain: journal.Chain, seen: Seen) -> str | None:
     """What stands after the last whole line: the beginning of one (a crashed write), or what no run writes."""
     tail = tail_of(folder / journal.JOURNAL, chain.sound_bytes)
-    if not tail or b"\n" in tail or gpu.is_held(folder / gpu.LOCK):  # somebody writes at this moment
+    if not tail or b"\n" in tail or gpu.is_written(folder):  # somebody writes at this moment
         return None
     if not _is_torn(tail):
         return f"ends in {len(tail)} bytes that no run writes"

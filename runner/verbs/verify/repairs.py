@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import gpu, journal, ledger, store
-from runner.errors import Fault, Refused, RunnerError, Unavailable, first_line
+from runner.errors import Fault, Refused, RunnerError, first_line
 from runner.store.files import make_folder, measure
 from runner.verbs import records
 from runner.verbs.verify import logs, places
@@ -53,7 +53,7 @@ def repair(outputs: Path) -> dict[str, Any]:
         raise Refused(Fault("bad_option", "--repair", f"{outputs} is one run; its store is elsewhere", fix))
     records.refuse_missing(outputs)
     with ledger.alone(outputs):
-        _refuse_while_written(outputs)
+        records.refuse_while_written(outputs, "--repair")
         seen = examine(outputs, None)
         acts = plan(seen)
         done, failed = _carry_out(outputs, acts) if acts else ([], [])
@@ -88,13 +88,6 @@ def _acts(problem: Problem) -> Iterator[Act]:
 def _cuts(note: Note) -> Iterator[Act]:
     if note.kind == "torn" and note.path is not None and note.path.parent.name == RUNS:
         yield Act(note.kind, note.name, "cut", folder=note.path)
-
-
-def _refuse_while_written(outputs: Path) -> None:
-    for lock in sorted((outputs / RUNS).glob(f"*/{gpu.LOCK}")):
-        if gpu.is_held(lock):
-            what = f"run {lock.parent.name} is being written"
-            raise Unavailable(Fault("run_locked", "--repair", what, "Wait until it ends: python -m runner status"))
 
 
 def _carry_out(outputs: Path, acts: list[Act]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
