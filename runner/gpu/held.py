@@ -24,6 +24,7 @@ from runner.gpu.owner import Owner
 
 POLL_S = 0.2  # for a device
 POLL_MEMORY_S = 1.0  # for memory: asking a card starts a program
+NAME_TRIES = 12
 LOCK = "lock"  # in a run folder: who writes it
 SILENT_S = 60.0  # a writer on another machine that wrote nothing for so long is gone
 
@@ -138,7 +139,16 @@ def _look(path: Path, ticket: Path) -> tuple[BinaryIO | None, Holder | None]:
         return file, None
     if before is not None and not lockfile.is_held(path):
         return None, Holder(before, waits=True)
-    return None, Holder(owner.of_holder(lockfile.read(path)))
+    return None, Holder(_holder(path))
+
+
+def _holder(path: Path) -> Mapping[str, Any]:
+    """The record of who has the lease: a process that has only just locked it writes its name within a moment."""
+    for _ in range(NAME_TRIES):
+        if record := owner.of_holder(lockfile.read(path)):
+            return record
+        time.sleep(lockfile.PAUSE_S)
+    return {}
 
 
 def _judge(

@@ -63,6 +63,7 @@ with gpu.only_writer(folder, gpu.this_process("x", "generator")):
 """
 
 
+@pytest.mark.slow
 def test_killed_processes_leave_no_run_open(outputs: Path) -> None:
     """The pipe closes when the process that holds it dies, however it dies. Where the tracking process died with it,
     before MLflow heard of the run or after, the tracking process of the next run sees to it."""

@@ -87,6 +87,13 @@ def test_a_misplaced_object_is_put_back(world: World, move: Callable[[World], st
     assert repaired(world)[0]["bytes_from"] == there
 
 
+def test_a_folder_made_for_moved_objects_does_not_stay_as_a_stranger(world: World) -> None:
+    (world.outputs / "objects" / "mine" / "deep").mkdir(parents=True)
+    world.path(world.images[0]).rename(world.outputs / "objects" / "mine" / "deep" / "a.png")
+    assert mend(world) == ([("put_back", world.images[0])], [])
+    assert not (world.outputs / "objects" / "mine").exists()
+
+
 def test_two_objects_that_changed_places_both_come_back(world: World) -> None:
     a, b = world.images[:2]
     first, second = world.data(a), world.data(b)

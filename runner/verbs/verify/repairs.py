@@ -20,6 +20,7 @@ from typing import Any
 from runner import gpu, journal, ledger, store
 from runner.errors import Fault, Refused, RunnerError, first_line
 from runner.store.files import make_folder, measure
+from runner.store.folder import FOLDER_NAME
 from runner.verbs import records
 from runner.verbs.verify import logs, places
 from runner.verbs.verify.examine import RUNS, examine
@@ -133,6 +134,17 @@ def _move_aside(outputs: Path, act: Act, at: str, moved: dict[Path, Path]) -> No
         make_folder(target.parent)
         _move(path, target)
         moved[path] = target
+        _remove_emptied(path.parent, outputs / "objects")
+
+
+def _remove_emptied(folder: Path, objects: Path) -> None:
+    """A folder that somebody made among the objects, once what lay in it is moved: it would be the next stranger."""
+    while objects in folder.parents and not FOLDER_NAME.fullmatch(folder.name):
+        try:
+            folder.rmdir()
+        except OSError:  # something else is in it
+            return
+        folder = folder.parent
 
 
 def _is_sound(path: Path) -> bool:
