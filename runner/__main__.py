@@ -117,7 +117,6 @@ def _show_contract(accepted_contract: Any, pins: Any) -> int:
 
 
 def _run(accepted_contract: Any, pins: Any, clock: Clock) -> int:
-    gc.enable()
     with clock.phase("plan"):
         from runner import execute, track
         from runner.report.live import Live

@@ -431,7 +431,7 @@ def test_a_chained_line_that_no_run_writes_is_a_problem_and_no_traceback(folder:
     log.append(line)
     assert "line 4 is no event of a run" in (journal.read_run(folder).problem or "")
     with pytest.raises(Corrupt, match="line 4 is no event of a run"):
-        journal.open_log(folder, journal.manifest_digest(folder), journal.fold_slim)
+        journal.open_log(folder, journal.manifest_digest(folder), journal.fold)
 
 
 @pytest.mark.parametrize("request_", [{}, {"name": "x"}, {"name": "x", "generate": {}}, []])

@@ -298,14 +298,13 @@ class Run:
 
 @contextmanager
 def _no_garbage() -> Iterator[None]:
-    """Reading a long journal makes many objects that stay: looking for garbage among them doubles its time."""
-    before = gc.isenabled()
+    """Reading a long journal makes many objects that stay: looking for garbage among them would double its time."""
     gc.disable()
     try:
         yield
     finally:
-        if before:
-            gc.enable()
+        gc.freeze()
+        gc.enable()
 
 
 def count_kinds(items: Iterable[str]) -> Counter[str]:

@@ -100,16 +100,22 @@ def fold_slim(events: Iterable[Event]) -> State:
 
 
 def item_of(event: Event, *, slim: bool) -> Item:
-    """The item of a `made` or `unmade` line."""
+    """The item of a `made` or `unmade` line. Raises one of NOT_OURS for a line that no run writes."""
     facts, name = event.get("facts", NO_FACTS), event.get("object")
-    kinds = (("scores", dict), ("timing", dict), ("tags", list))
-    if not (isinstance(name, str | None) and all(isinstance(facts.get(key, kind()), kind) for key, kind in kinds)):
+    if not (name is None or isinstance(name, str)) or not (slim or _are_facts(facts)):
         raise TypeError("its object or its facts are of another kind")
     return Item(
         event["event"] == "made", name, event.get("bytes"), sys.intern(event["step"]), event["at"],
         facts.get("image"), facts.get("status") != "unscored", event.get("kind"), event.get("reason"),
         NO_FACTS if slim else facts,
     )  # fmt: skip
+
+
+def _are_facts(facts: Any) -> bool:
+    return all(isinstance(facts.get(key, kind()), kind) for key, kind in KINDS)
+
+
+KINDS = (("scores", dict), ("timing", dict), ("tags", list))  # of facts that readers take apart
 
 
 def _started(state: State, event: Event) -> None:

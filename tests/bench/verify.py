@@ -37,12 +37,22 @@ def measure(pairs: int) -> list[Row]:
         ]
 
 
+REQUEST = {"name": "bench", "generate": {"width": 1024, "height": 1024}}
+MANIFEST: dict[str, object] = {
+    **dict.fromkeys(journal.REQUIRED),
+    "run_id": "bench",
+    "request": REQUEST,
+    "prompts": [],
+    "images": [],
+}
+
+
 def write(outputs: Path, num_small: int, small: int, num_large: int, large: int) -> None:
     """A complete run of that many objects, written without care for power cuts."""
     draw = random.Random(1)
     folder = outputs / "runs" / "bench"
     folder.mkdir(parents=True)
-    manifest = journal.write_manifest(folder, {**dict.fromkeys(journal.REQUIRED), "run_id": "bench"})
+    manifest = journal.write_manifest(folder, MANIFEST)
     log, _ = journal.open_journal(folder, manifest)
     sizes = [small] * num_small + [large] * num_large
     log.append(*(_made(outputs, number, draw.randbytes(size)) for number, size in enumerate(sizes)))
