@@ -104,17 +104,19 @@ def _named_run(runs: Path, name: str) -> Path:
     return runs / name
 
 
-def keep_manifest(accepted: Accepted, folder: Path) -> str:
-    """The digest of this run's manifest; writes it on the first attempt, compares it on a later one."""
+def keep_manifest(accepted: Accepted, folder: Path) -> tuple[str, dict[str, Any]]:
+    """The digest of this run's manifest and the environment it was begun in; writes it on the first attempt, compares
+    it on a later one."""
     if not (folder / journal.MANIFEST).exists():
         if (folder / journal.JOURNAL).exists():
             what, fix = "is gone; its journal is there", "Put it back, or start again with run.fresh=true"
             raise Corrupt(Fault("manifest_altered", str(folder / journal.MANIFEST), what, fix))
-        return journal.write_manifest(folder, _new_manifest(accepted, folder.name))
+        new = _new_manifest(accepted, folder.name)
+        return journal.write_manifest(folder, new), new["environment"]
     stored = journal.read_manifest(folder)
     if stored.get("identity") != accepted.plan.identity:
         _refuse_changed_settings(accepted, folder, stored)
-    return journal.manifest_digest(folder)
+    return journal.manifest_digest(folder), stored["environment"]
 
 
 def _new_manifest(accepted: Accepted, run_id: str) -> dict[str, Any]:

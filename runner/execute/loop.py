@@ -68,11 +68,11 @@ def execute(accepted: Accepted, workers: Mapping[str, Work], clock: Clock, watch
         objects = open_store(outputs, accepted.request.storage)
     with ledger.using(outputs), gpu.only_writer(folder, owner):
         with clock.phase("plan"):
-            genesis = folders.keep_manifest(accepted, folder)
+            genesis, began_in = folders.keep_manifest(accepted, folder)
         with clock.phase("verify"), _no_garbage():
             log, state = journal.open_log(folder, genesis, journal.fold_slim)
             left = decide(accepted.plan, state, objects, folders.tombstones(folder))
-        return Run(accepted, folder, log, objects, clock, watch, state, left).go(workers, owner)
+        return Run(accepted, folder, log, objects, clock, watch, state, left, began_in).go(workers, owner)
 
 
 class Run:
@@ -80,10 +80,10 @@ class Run:
 
     def __init__(
         self, accepted: Accepted, folder: Path, log: journal.Journal, objects: Objects, clock: Clock,
-        watch: Watch, state: journal.State, left: Left,
+        watch: Watch, state: journal.State, left: Left, began_in: Mapping[str, Any],
     ) -> None:  # fmt: skip
         self.accepted, self.folder, self.log, self.objects = accepted, folder, log, objects
-        self.clock, self.watch, self.state, self.left = clock, watch, state, left
+        self.clock, self.watch, self.state, self.left, self.began_in = clock, watch, state, left, began_in
         self.made = left.made  # item -> digest of what is stored and committed
         self.now: set[str] = set()  # items that this attempt made
         self.lost: dict[str, Lost] = {}
@@ -99,7 +99,7 @@ class Run:
                 self._seal()
                 return self._result(Ending("complete", 0))
         if self.left.again and self.state.attempts:
-            self._refuse_changed_environment()
+            _refuse_changed_environment(self.began_in, self.folder, self.accepted.device)
         with interruptible(self.log) as stop_listening:
             try:
                 with self.pulse.beating():
@@ -253,14 +253,6 @@ class Run:
         with self.clock.phase("record"):
             self.log.append({"event": event, **facts})
 
-    def _refuse_changed_environment(self) -> None:
-        before = journal.read_manifest(self.folder)["environment"]
-        changes = environment.changed(before, environment.fingerprint(self.accepted.device))
-        if changes:
-            fix = "Go back to those versions, or start again with run.fresh=true"
-            what = f"{self.folder.name} was begun elsewhere: {'; '.join(changes)}"
-            raise Refused(Fault("environment_changed", "run", what, fix))
-
     def _end(self, ending: Ending) -> Result:
         """The last line. A full disk gives back what was kept in reserve for it."""
         assert ending.status in journal.ENDED, ending.status
@@ -294,6 +286,14 @@ class Run:
             self.folder.name, self.folder, ending.status, ending.exit_code, count_kinds(self.now), kept, ending.fault,
             ending.bug, sum(item.startswith("image/") for item in self.left.deleted),
         )  # fmt: skip
+
+
+def _refuse_changed_environment(before: Mapping[str, Any], folder: Path, device: str) -> None:
+    """What is left must come out as it would have: the same libraries on the same kind of device."""
+    if changes := environment.changed(dict(before), environment.fingerprint(device)):
+        fix = "Go back to those versions, or start again with run.fresh=true"
+        what = f"{folder.name} was begun elsewhere: {'; '.join(changes)}"
+        raise Refused(Fault("environment_changed", "run", what, fix))
 
 
 @contextmanager
