@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
     """A run folder with a manifest and three lines."""
     run = tmp_path / "runs" / "demo-1"
     run.mkdir(parents=True)
-    log, _ = journal.open_journal(run, journal.write_manifest(run, WHOLE))
+    log, _ = journal.open_log(run, journal.write_manifest(run, WHOLE), list)
     log.append({"event": "started", "owner": OWNER})
     log.append({"event": "made", "key": "image/a", "object": "o", "step": "s"})
     log.append({"event": "made", "key": "image/b", "object": "o", "step": "s"})
@@ -49,7 +49,7 @@ def lines(folder: Path) -> list[bytes]:
 
 
 def reopen(folder: Path) -> tuple[journal.Journal, list[journal.Event]]:
-    return journal.open_journal(folder, journal.manifest_digest(folder))
+    return journal.open_log(folder, journal.manifest_digest(folder), list)
 
 
 def bare(events: list[journal.Event]) -> list[dict[str, Any]]:
@@ -64,7 +64,7 @@ def bare(events: list[journal.Event]) -> list[dict[str, Any]]:
 def test_what_is_appended_is_read_whatever_the_pieces_and_the_reopenings(pieces: list[list[dict[str, Any]]]) -> None:
     with tempfile.TemporaryDirectory() as place:
         for piece in pieces:
-            log, _ = journal.open_journal(Path(place), ZERO)
+            log, _ = journal.open_log(Path(place), ZERO, list)
             log.append(*piece)
         reading = journal.read_events(Path(place))
     assert (bare(reading.events), reading.problem) == ([event for piece in pieces for event in piece], None)
@@ -204,7 +204,7 @@ def test_an_altered_journal_is_found_and_left_alone(
 @given(place=st.integers(0, 10_000), byte=st.integers(0, 255))
 def test_one_wrong_byte_in_a_whole_line_never_reads_as_another_history(place: int, byte: int) -> None:
     with tempfile.TemporaryDirectory() as there:
-        log, _ = journal.open_journal(Path(there), ZERO)
+        log, _ = journal.open_log(Path(there), ZERO, list)
         log.append({"event": "started", "owner": OWNER}, {"event": "proved"}, {"event": "proved"})
         before = journal.read_events(Path(there)).events
         data = bytearray((Path(there) / journal.JOURNAL).read_bytes())

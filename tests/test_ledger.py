@@ -71,7 +71,7 @@ def test_an_edited_line_shows_and_says_what_to_do(tmp_path: Path) -> None:
 
 def test_another_log_in_its_place_is_no_ledger(tmp_path: Path) -> None:
     (tmp_path / ledger.FOLDER).mkdir()
-    journal.open_journal(tmp_path / ledger.FOLDER, "0" * 64)[0].append(IMPORTED)
+    journal.open_log(tmp_path / ledger.FOLDER, "0" * 64, list)[0].append(IMPORTED)
     with pytest.raises(Corrupt, match="does not begin as a ledger does"):
         small_runs.tell(tmp_path, IMPORTED)
 
@@ -79,7 +79,7 @@ def test_another_log_in_its_place_is_no_ledger(tmp_path: Path) -> None:
 @pytest.mark.parametrize("event", [{"event": "imported"}, {"event": "tombstoned", "object": ONE, "records": 3}])
 def test_a_sound_line_that_is_no_event_of_ours_is_told_by_its_number(tmp_path: Path, event: dict[str, Any]) -> None:
     (tmp_path / ledger.FOLDER).mkdir()
-    journal.open_journal(tmp_path / ledger.FOLDER, ledger.GENESIS)[0].append(event)
+    journal.open_log(tmp_path / ledger.FOLDER, ledger.GENESIS, list)[0].append(event)
     assert str(ledger.read(tmp_path).problem).startswith("line 1 is no event of a ledger")
 
 
@@ -165,7 +165,7 @@ def test_a_collection_is_under_way_until_its_end_is_said() -> None:
 
 def decide(outputs: Path, *decisions: tuple[str, str | None]) -> None:
     (outputs / ledger.DECISIONS).mkdir(parents=True, exist_ok=True)
-    log, _ = journal.open_journal(outputs / ledger.DECISIONS, "0" * 64)
+    log, _ = journal.open_log(outputs / ledger.DECISIONS, "0" * 64, list)
     log.append(*({"event": "decided", "image": image, "decision": word} for image, word in decisions))
 
 
@@ -193,7 +193,7 @@ def test_the_last_decision_counts_and_only_none_lets_go(tmp_path: Path) -> None:
 
 def test_a_line_without_a_decision_decides_nothing(tmp_path: Path) -> None:
     (tmp_path / ledger.DECISIONS).mkdir()
-    journal.open_journal(tmp_path / ledger.DECISIONS, "0" * 64)[0].append({"event": "shown", "image": ONE})
+    journal.open_log(tmp_path / ledger.DECISIONS, "0" * 64, list)[0].append({"event": "shown", "image": ONE})
     assert ledger.held(tmp_path) == {}
 
 

@@ -128,11 +128,6 @@ class Journal:
             raise not_writable(self.path, error) from error
 
 
-def open_journal(folder: Path, genesis: str) -> tuple[Journal, list[Event]]:
-    """Open a log for appending; returns it and its events so far. As `open_log`."""
-    return open_log(folder, genesis, list)
-
-
 def open_log(folder: Path, genesis: str, read: Callable[[Iterable[Event]], Read]) -> tuple[Journal, Read]:
     """Open a log for appending; returns it and what `read` made of its events, which stream. Cuts a torn last line.
 

@@ -98,7 +98,7 @@ def _unfinished(words: list[str]) -> tuple[Path, str]:
     accepted = execute.accept(agreed, contract.pin(agreed))
     outputs = Path(accepted.request.outputs)
     folder = folders.run_folder(accepted, outputs)
-    log, _ = journal.open_journal(folder, folders.keep_manifest(accepted, folder)[0])
+    log, _ = journal.open_log(folder, folders.keep_manifest(accepted, folder)[0], list)
     log.append({"event": "started", "owner": gpu.this_process(folder.name, "generator").as_dict(), "left": {}})
     for byte in range(256):
         (outputs / "objects" / f"{byte:02x}").mkdir(parents=True)

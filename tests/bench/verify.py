@@ -53,7 +53,7 @@ def write(outputs: Path, num_small: int, small: int, num_large: int, large: int)
     folder = outputs / "runs" / "bench"
     folder.mkdir(parents=True)
     manifest = journal.write_manifest(folder, MANIFEST)
-    log, _ = journal.open_journal(folder, manifest)
+    log, _ = journal.open_log(folder, manifest, list)
     sizes = [small] * num_small + [large] * num_large
     log.append(*(_made(outputs, number, draw.randbytes(size)) for number, size in enumerate(sizes)))
     log.append({"event": "ended", "status": "complete"})

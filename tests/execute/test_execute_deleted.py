@@ -35,7 +35,7 @@ def test_the_peak_of_a_role_is_measured_and_decides_the_next_admission(tmp_path:
     assert (accepted.needs.source, accepted.needs.role) == ("headers", "generator")
     key = memory.peak_key(accepted.request, accepted.pins, accepted.device)
     folder = worlds.run(accepted).folder
-    log, _ = journal.open_journal(folder, journal.manifest_digest(folder))
+    log, _ = journal.open_log(folder, journal.manifest_digest(folder), list)
     log.append({"event": "peak", "role": "generator", "key": key, "peak_mib": 4321})
     index.refresh(tmp_path)
     assert worlds.accept(tmp_path).needs == gpu.Needs("cpu", 4321, "measured", "generator")

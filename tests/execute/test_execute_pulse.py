@@ -21,7 +21,7 @@ ZERO = "0" * 64
 
 @pytest.fixture
 def log(tmp_path: Path) -> journal.Journal:
-    return journal.open_journal(tmp_path, ZERO)[0]
+    return journal.open_log(tmp_path, ZERO, list)[0]
 
 
 def beats(folder: Path) -> list[dict[str, object]]:

@@ -49,7 +49,7 @@ def finished(outputs: Path, seed: int) -> journal.Run:
 
 def opened(run: journal.Run, *events: journal.Event) -> journal.Run:
     """The run begun once more by a process that is gone."""
-    log, _ = journal.open_journal(run.folder, journal.manifest_digest(run.folder))
+    log, _ = journal.open_log(run.folder, journal.manifest_digest(run.folder), list)
     log.append({"event": "started", "owner": GONE, "left": {}}, *events, {"event": "status", "status": "generating"})
     return run
 
@@ -86,7 +86,7 @@ def written(like: journal.Run, name: str, *, num_images: int, chance: random.Ran
     changed = {**request, "name": name, "lora": {**request["lora"], "id": chance.choice(("emblem", "ink"))}}
     folder.mkdir()
     digest = journal.write_manifest(folder, {**like.manifest, "request": changed, "prompts": prompts, "images": images})
-    log, _ = journal.open_journal(folder, digest)
+    log, _ = journal.open_log(folder, digest, list)
     log.append({"event": "started", "owner": GONE, "left": {}}, *(e for key in keys for e in _events(key, chance)))
     log.append({"event": "ended", "status": "incomplete", "exit_code": 3, "failure": None, "timings": {}})
     return journal.read_run(folder)

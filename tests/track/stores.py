@@ -96,7 +96,7 @@ def give_store(outputs: Path, home: Path) -> None:
 
 def open_attempt(folder: Path) -> None:
     """One more attempt at a run, by a process that is gone unless the caller holds the folder."""
-    log, _ = journal.open_journal(folder, journal.manifest_digest(folder))
+    log, _ = journal.open_log(folder, journal.manifest_digest(folder), list)
     log.append({"event": "started", "owner": gpu.this_process(folder.name, "generator").as_dict(), "left": {}})
 
 

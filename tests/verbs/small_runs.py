@@ -32,7 +32,7 @@ def run(outputs: Path, name: str, images: Iterable[str], **facts: Any) -> Path:
     request = {"name": name, "generate": {"width": 8, "height": 8}}
     shape: dict[str, Any] = {"run_id": name, "request": request, "prompts": [], "images": []}
     manifest = {key: {} for key in journal.REQUIRED} | shape
-    log, _ = journal.open_journal(folder, journal.write_manifest(folder, manifest))
+    log, _ = journal.open_log(folder, journal.write_manifest(folder, manifest), list)
     made = [{"event": "made", "key": f"image/{n}", "object": d, "step": "s"} for n, d in enumerate(images)]
     log.append({"event": "started", "owner": OWNER}, *made, {"event": "noted", **facts})
     return folder
@@ -44,7 +44,7 @@ def tombstone(digest: str, *records: str) -> dict[str, Any]:
 
 def decide(outputs: Path, image: str, word: str | None) -> None:
     (outputs / ledger.DECISIONS).mkdir(parents=True, exist_ok=True)
-    log, _ = journal.open_journal(outputs / ledger.DECISIONS, "0" * 64)
+    log, _ = journal.open_log(outputs / ledger.DECISIONS, "0" * 64, list)
     log.append({"event": "decided", "image": image, "decision": word})
 
 

@@ -55,7 +55,7 @@ def test_a_program_reads_one_json_line_a_change(tmp_path: Path) -> None:
 def beating(tmp_path: Path) -> dict[str, Any]:
     """A row of a run whose writer is gone; its last line is a beat."""
     folder = worlds.finished(tmp_path).folder
-    log, _ = journal.open_journal(folder, journal.manifest_digest(folder))
+    log, _ = journal.open_log(folder, journal.manifest_digest(folder), list)
     log.append({"event": "started", "owner": None}, {"event": "status", "status": "generating", "phase": "sample"})
     log.append({"event": "beat", "phase": "sample", "phase_s": 31.5, "done": 3, "total": 8})
     return status.status(tmp_path, None)[0]
@@ -75,7 +75,7 @@ def test_a_log_gets_a_line_with_phase_counts_and_the_last_sign_of_life(tmp_path:
 
 def test_who_waits_says_for_whom(tmp_path: Path) -> None:
     folder = worlds.finished(tmp_path).folder
-    log, _ = journal.open_journal(folder, journal.manifest_digest(folder))
+    log, _ = journal.open_log(folder, journal.manifest_digest(folder), list)
     wait = {"event": "status", "status": "waiting_for_gpu", "phase": "gpu_wait", "reason": "cpu is held by process 7"}
     log.append({"event": "started", "owner": None}, wait)
     assert "cpu is held by process 7" in show.lines({"runs": status.status(tmp_path, None)})

@@ -29,7 +29,7 @@ def rows(capsys: pytest.CaptureFixture[str], outputs: Path, *words: str) -> list
 def crashed(outputs: Path) -> Path:
     """A run whose journal has no end and whose writer is no process of this machine."""
     folder = worlds.run(worlds.accept(outputs), generate=fakes.Painter(error=MemoryError("x"), error_at=1)).folder
-    log, _ = journal.open_journal(folder, journal.manifest_digest(folder))
+    log, _ = journal.open_log(folder, journal.manifest_digest(folder), list)
     log.append({"event": "started", "owner": GONE, "left": {}}, {"event": "status", "status": "generating"})
     return folder
 

@@ -148,7 +148,7 @@ def test_an_object_that_a_running_run_has_stored_and_not_yet_named_is_no_orphan(
 def test_an_object_of_an_earlier_attempt_that_was_made_again_is_no_orphan(tmp_path: Path) -> None:
     run = worlds.finished(tmp_path)
     first = run.images()[0]["digest"]
-    log, _ = journal.open_journal(run.folder, journal.manifest_digest(run.folder))
+    log, _ = journal.open_log(run.folder, journal.manifest_digest(run.folder), list)
     again = Store(tmp_path / "objects").put(b"other bytes")
     key = f"image/{run.images()[0]['key']}"
     log.append({"event": "made", "key": key, "step": "s", "object": again, "bytes": 11, "facts": {}})

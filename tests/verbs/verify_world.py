@@ -73,7 +73,7 @@ def make_world(outputs: Path) -> World:
     small_runs.tell(outputs, {"event": "tombstoned", "object": deleted, **facts})
     images = [tuple(image["digest"] for image in run.images()) for run in (one, two)]
     (outputs / "decisions").mkdir()
-    log, _ = journal.open_journal(outputs / "decisions", "0" * 64)
+    log, _ = journal.open_log(outputs / "decisions", "0" * 64, list)
     log.append({"event": "decided", "image": images[0][0], "decision": "approve"})
     gallery = outputs / "exports" / one.id
     gallery.mkdir(parents=True)
