@@ -49,7 +49,7 @@ def accept(contract: Contract, pins: Pins) -> Accepted:
     device, fallback = _device(contract.request)
     outputs = Path(contract.request.outputs).absolute()
     needs = memory.needs(contract, pins, device, outputs)
-    asked = gpu.admit(needs, gpu.Memory(None, gpu.total_mib(device)), None)
+    asked = gpu.admit(needs, gpu.Memory(None, gpu.memory_of(device).total_mib), None)
     if asked.verdict == "never" and asked.fault:
         raise Refused(asked.fault)
     prompts = [

@@ -25,7 +25,7 @@ from runner.gpu.devices import lease_file, lease_folder, queue_folder
 from runner.gpu.held import LOCK, POLL_S, Held, alive, is_written, lease, only_writer
 from runner.gpu.lockfile import is_held
 from runner.gpu.lockfile import read as read_owner
-from runner.gpu.memory import free_mib, memory_of, total_mib
+from runner.gpu.memory import memory_of
 from runner.gpu.owner import Owner, of_holder, state_of, this_process, who
 from runner.gpu.peak import PeakMeter
 from runner.gpu.tickets import waiters
@@ -42,7 +42,6 @@ __all__ = [
     "PeakMeter",
     "admit",
     "alive",
-    "free_mib",
     "is_held",
     "is_written",
     "lease",
@@ -56,7 +55,6 @@ __all__ = [
     "run_under",
     "state_of",
     "this_process",
-    "total_mib",
     "waiters",
     "who",
 ]

@@ -25,16 +25,6 @@ def memory_of(device: str) -> Memory:
     return Memory(int(free), int(total)) if free.isdigit() and total.isdigit() else Memory(None, None)
 
 
-def free_mib(device: str) -> int | None:
-    """Free memory in MiB; None when it cannot be asked."""
-    return memory_of(device).free_mib
-
-
-def total_mib(device: str) -> int | None:
-    """All memory in MiB; None when it cannot be asked."""
-    return memory_of(device).total_mib
-
-
 def _is_card(device: str) -> bool:
     return device.startswith("cuda:")
 

@@ -99,8 +99,9 @@ def test_any_record_of_a_holder_can_be_said(record: dict[str, Any]) -> None:
 
 
 def test_the_memory_of_the_machine_is_known_and_of_no_card_is_not() -> None:
-    assert 0 < (gpu.free_mib("cpu") or 0) <= (gpu.total_mib("cpu") or 0)
-    assert (gpu.free_mib("cuda:99"), gpu.total_mib("cuda:99")) == (None, None)
+    cpu = gpu.memory_of("cpu")
+    assert 0 < (cpu.free_mib or 0) <= (cpu.total_mib or 0)
+    assert gpu.memory_of("cuda:99") == gpu.Memory(None, None)
     assert gpu.memory_of("mps") == gpu.Memory(None, None)
 
 
