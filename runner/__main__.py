@@ -31,6 +31,8 @@ runner: declarative experiments with LoRA image generation
   python -m runner find [--prompt TEXT] [--min S=0.8]   images across runs, by what made them and by their scores
   python -m runner verify [RUN | --all] [--repair]      hash everything again; exit 4 on any difference
   python -m runner compare RUN RUN [--knob KEY]         a controlled comparison, or a refusal with the differences
+  python -m runner critic diff RUN RUN                  the same images under two critics; calibrate RUN: against people
+  python -m runner critic exam | plan [key=value ...]   examine a critic, or show what a run would start; lock, profiles
   python -m runner import PATH... --source TEXT         images from elsewhere, with where they come from
   python -m runner delete DIGEST... --reason TEXT       a tombstone; gc [--yes] removes bytes that nobody names
   python -m runner export gallery RUN                   a run's images as files with names, and a page
@@ -95,7 +97,7 @@ def run_request(values: dict[str, Any], begun_s: float) -> int:
     with clock.phase("validate"):
         from runner import config, contract
 
-        request = config.parse_request(values)
+        request = config.parse_request(contract.take_parties(values))
         accepted_contract = contract.check(request)
         pins = contract.pin(accepted_contract)
     if request.until == "contract":

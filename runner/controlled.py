@@ -18,9 +18,9 @@ CANNOT_CHANGE_RESULTS = (
     "name", "sweep", "hardware.id",  # names
     "track", "environment.mlflow",  # projections
     "local", "base_model.path", "base_model.repository", "base_model.revision", "base_model.sha256", "lora.path",
-    "lora.sha256", "critic.path", "critic.sha256",  # where files lie; the files are compared by their digests, as pins
+    "lora.sha256", "critic_runtime.path", "critic_runtime.sha256",  # where files lie; the files are compared by their digests, as pins
     "lora.trigger", "lora.rank", "lora.alpha", "lora.scale_range", "lora.dataset",  # what a card claims of its file
-    "base_model.negative_prompt", "lora.accept_unknown", "critic.max_unscored_share", "storage.min_free_mib",
+    "base_model.negative_prompt", "lora.accept_unknown", "critic.budget", "critic_runtime.concurrency", "storage.min_free_mib",
     "hardware.wait",  # whether a request is accepted, waits or ends
     "hardware.on_missing",  # the device that was used is compared
     "prompt.set", "prompt.file", "prompt.sections", "prompt.required", "prompt.separator",
@@ -35,7 +35,7 @@ FOLLOWS = {  # a key that differs -> what changes with it of necessity
     "mode": ("lora", "pins.lora_sha256", "pins.lora_config"),
     "trigger": ("prompt.items",),
     "critic": ("pins.profile",),
-    "critic.path": ("pins.critic_files",),
+    "critic_runtime": ("pins.critic_files",),
     "critic.criteria": ("pins.critic_files",),
     "hardware.device": ("environment.device", "fallback"),
     "runtime.num_threads": ("environment.generator.threads",),

@@ -11,7 +11,7 @@ from typing import Any
 
 LIBRARIES = (
     "runner", "torch", "diffusers", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "hydra-core",
-    "omegaconf", "mlflow", "numpy", "pillow",
+    "omegaconf", "mlflow", "numpy", "pillow", "llguidance",
 )  # fmt: skip
 DECIDES_PIXELS = ("python", "machine", "torch", "diffusers", "transformers", "peft", "numpy", "pillow", "device")
 

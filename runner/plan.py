@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from runner import store
+from runner.config.critic import OpenAIRuntime
 from runner.config.tree import Request
 
 FORMAT = "runner-manifest/1"
-STEP_VERSIONS = {"generate": 1, "critique": 1}
+STEP_VERSIONS = {"generate": 1, "critique": 2}
 SEED_BITS = 32
+REVIEW_STEP = 64  # images of one review step: its shape changes no verdict, and what is done of it is kept
+NO_ANSWER = ("id", "path", "projector", "sha256", "url", "key_env", "concurrency", "server")  # of a critic's runtime
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,12 @@ class PromptPlan:
 
 @dataclass(frozen=True, slots=True)
 class ImagePlan:
-    """One image to be made: its key inside the run, its prompt, its seed."""
+    """One image to be made or reviewed: its key inside the run, its prompt, its seed."""
 
     key: str
     prompt: PromptPlan
     seed: int
+    given: tuple[str, ...] = ()  # digests of what is reviewed when another run made it: one image, or a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,21 +75,43 @@ class Plan:
         return counts
 
 
-def make_plan(request: Request, prompts: Sequence[PromptPlan], pins: Mapping[str, Any], device: str) -> Plan:
-    """Expand a request. `pins` are the parties' digests; `device` is the kind the work will run on."""
-    images = tuple(
+def make_plan(
+    request: Request, prompts: Sequence[PromptPlan], pins: Mapping[str, Any], device: str,
+    given: Sequence[ImagePlan] = (),
+) -> Plan:  # fmt: skip
+    """Expand a request. `pins` are the parties' digests; `device` is the kind the work will run on.
+
+    `given` are the images of a finished run, to be reviewed as they are.
+    """
+    images = tuple(given) or tuple(
         ImagePlan(f"{prompt.key}.{number:03d}", prompt, seed)
         for prompt in prompts
         for number, seed in enumerate(image_seeds(request.seed, prompt, request.generate.images_per_prompt))
     )
-    batches = [
-        images[at : at + request.generate.batch_size] for at in range(0, len(images), request.generate.batch_size)
-    ]
-    made_with = store.digest_of(_generate_settings(request, pins, device))
-    judged_with = store.digest_of({"made": made_with, "profile": pins["profile"], "critic": pins["critic_files"]})
-    settings = {"generate": made_with, "critique": judged_with}
-    steps = tuple(_step(kind, settings[kind], batch) for kind in request.stages for batch in batches)
+    made_with = None if given else store.digest_of(_generate_settings(request, pins, device))
+    settings = {"generate": made_with, "critique": store.digest_of(_critique_settings(request, pins, made_with))}
+    sizes = {"generate": request.generate.batch_size, "critique": REVIEW_STEP}
+    steps = tuple(
+        _step(kind, str(settings[kind]), images[at : at + sizes[kind]])
+        for kind in request.stages
+        for at in range(0, len(images), sizes[kind])
+    )
     return Plan(store.digest_of([[step.digest, step.items] for step in steps]), images, steps)
+
+
+def _critique_settings(request: Request, pins: Mapping[str, Any], made_with: str | None) -> dict[str, Any]:
+    """All that decides a verdict and is known beforehand; what a server says of itself is in the verdict."""
+    runtime = request.critic_runtime
+    values = runtime.model_dump(mode="json", exclude=set(NO_ANSWER)) if runtime else None
+    server = runtime.server if isinstance(runtime, OpenAIRuntime) else None
+    return {
+        "made": made_with and [made_with, request.generate.batch_size],
+        "profile": pins["profile"],
+        "critic": pins["critic_files"],
+        "runtime": values,
+        "command": list(server.command) if server else None,
+        "examples": pins.get("examples", []),
+    }
 
 
 def image_seeds(root: int, prompt: PromptPlan, count: int) -> Iterator[int]:
@@ -119,7 +145,7 @@ def _lora_settings(request: Request, pins: Mapping[str, Any]) -> list[Any]:
 
 
 def _step(kind: str, settings: str, images: tuple[ImagePlan, ...]) -> Step:
-    inputs = [[image.key, image.prompt.text, image.prompt.triggered, image.seed] for image in images]
+    inputs = [[image.key, image.prompt.text, image.prompt.triggered, image.seed, *image.given] for image in images]
     sections = [dict(image.prompt.sections) for image in images] if kind == "critique" else []
     return Step(kind, store.digest_of([kind, STEP_VERSIONS[kind], settings, inputs, sections]), images)
 
@@ -131,6 +157,7 @@ def manifest(
     """The immutable record of what a run is: written before any model loads, complete enough to run from."""
     prompts = {key: number for number, key in enumerate(dict.fromkeys(image.prompt.key for image in plan.images))}
     by_key = {image.prompt.key: image.prompt for image in plan.images}
+    given = {image.key: list(image.given) for image in plan.images if image.given}
     return {
         "format": FORMAT,
         "run_id": run_id,
@@ -152,6 +179,7 @@ def manifest(
         "tokens": [dict(row) for row in tokens],
         "environment": dict(environment),
         "fallback": fallback,
+        **({"given": given} if given else {}),
         "repeatable": "exact" if environment["device"] == "cpu" else "best_effort",
     }
 
@@ -164,13 +192,3 @@ def _prompt_entry(prompt: PromptPlan) -> dict[str, Any]:
         "sections": dict(prompt.sections),
         "triggered": prompt.triggered,
     }
-
-
-def changed_fields(before: Any, now: Any, path: str = "") -> list[str]:
-    """The dotted keys in which two stored requests differ, with both values."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = sorted(before.keys() | now.keys())
-        return [
-            line for key in keys for line in changed_fields(before.get(key), now.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    return [] if before == now else [f"{path}: was {before!r}, is {now!r}"]

@@ -32,6 +32,8 @@ OWNERS = {
     "peft": {"generate", "builtin"},
     "mlflow": {"track"},
     "obstore": {"store"},
+    "llguidance": {"critic"},
+    "httpx2": {"critic"},
 }
 
 

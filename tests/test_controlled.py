@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runner import controlled, environment
+from runner.config.faults import known_paths
 from runner.controlled import Names, Settings
 from runner.errors import Fault
 from runner.plan import PromptPlan, make_plan, manifest
@@ -89,8 +90,8 @@ def test_a_knob_that_changes_no_result_is_refused() -> None:
     ("key", "value"),
     [
         ("name", "other"), ("sweep", "s"), ("track.kind", "none"), ("hardware.wait", False), ("local.models", "/x"),
-        ("storage.min_free_mib", 1), ("base_model.path", "/x"), ("lora.path", "/x"), ("critic.path", "/x"),
-        ("prompt.budget.target", 3), ("critic.max_unscored_share", 1.0), ("lora.accept_unknown", "why"),
+        ("storage.min_free_mib", 1), ("base_model.path", "/x"), ("lora.path", "/x"), ("critic_runtime.path", "/x"),
+        ("prompt.budget.target", 3), ("critic.budget.max_unscored_share", 1.0), ("lora.accept_unknown", "why"),
     ],
 )  # fmt: skip
 def test_what_cannot_change_results_does_not_count(key: str, value: Any) -> None:
@@ -128,10 +129,10 @@ def test_other_prompts_follow_from_the_trigger_only_where_the_trigger_differs() 
 
 
 def test_the_digest_of_a_profile_follows_from_its_criteria() -> None:
-    criteria = [{**c, "flag_below": 0.1} for c in fakes.composed()["critic"]["criteria"]]
+    criteria = [{**c, "evidence_below": 0.1} for c in fakes.composed()["critic"]["criteria"]]
     b = settings({"critic.criteria": criteria}, profile="0" * 64)
     assert faults(b, "critic") == []
-    assert "critic.criteria[shape].flag_below" in where(b)
+    assert "critic.criteria[shape].evidence_below" in where(b)
     assert "pins.profile" in where(b)
 
 
@@ -161,7 +162,7 @@ def test_another_plan_of_the_same_settings_counts() -> None:
 def test_every_name_in_the_tables_is_a_key_of_a_run() -> None:
     following = [name for names in controlled.FOLLOWS.values() for name in names]
     for name in (*controlled.CANNOT_CHANGE_RESULTS, *controlled.FOLLOWS, *following, *controlled.SAME_PIXELS):
-        assert any(controlled.covers(name, key) for key in PLAIN), name
+        assert any(controlled.covers(name, key) for key in (*PLAIN, *known_paths())), name
 
 
 def test_images_without_a_partner_are_named() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import journal, store
-from runner.plan import Plan, PromptPlan, changed_fields, image_seeds, make_plan, manifest
+from runner.config.changes import changed_fields
+from runner.plan import Plan, PromptPlan, image_seeds, make_plan, manifest
 from runner.prompt import compose_prompts
 from tests import fakes
 
@@ -80,11 +81,16 @@ def test_adding_or_moving_a_prompt_moves_no_other_seed(names: list[str], each: i
 # ---- steps
 
 
+def test_reviews_have_a_step_of_their_own_size() -> None:
+    of = plan({"generate.images_per_prompt": 9})
+    assert [len(step.images) for step in of.steps if step.kind == "critique"] == [64, 8]
+
+
 def test_images_are_batched_in_order_and_every_stage_has_every_image() -> None:
     of = plan({"generate.batch_size": 3, "generate.images_per_prompt": 2})
     assert [(step.kind, len(step.images)) for step in of.steps] == [
-        (kind, size) for kind in ("generate", "critique") for size in (3, 3, 3, 3, 3, 1)
-    ]
+        *(("generate", size) for size in (3, 3, 3, 3, 3, 1)), ("critique", 16),
+    ]  # fmt: skip
     assert of.num_expected == {"image": 16, "verdict": 16}
     assert of.steps[0].items == ("image/on-blue.000", "image/on-blue.001", "image/on-white.000")
 
@@ -138,11 +144,14 @@ def sha256(text: str) -> str:
 def test_steps_and_plan_have_the_digests_of_their_canonical_text() -> None:
     of = make_plan(fakes.request({"generate.images_per_prompt": 1}), [prompt("p")], PINS, "cpu")
     made = sha256(SETTINGS)
-    judged = sha256('{"critic":"' + "c" * 64 + f'","made":"{made}","profile":"' + "e" * 64 + '"}')
+    judged = sha256(
+        '{"command":null,"critic":"' + "c" * 64 + f'","examples":[],"made":["{made}",8],"profile":"' + "e" * 64
+        + '","runtime":{"backend":"clip"}}'
+    )  # fmt: skip
     image = '[["p.000","a star",false,1289533396]]'  # printf '[7,"p",0]' | sha256sum, first 8 digits
     steps = [
         sha256(f'["generate",1,"{made}",{image},[]]'),
-        sha256(f'["critique",1,"{judged}",{image},[{{"subject":"a star"}}]]'),
+        sha256(f'["critique",2,"{judged}",{image},[{{"subject":"a star"}}]]'),
     ]
     assert [step.digest for step in of.steps] == steps
     assert of.identity == sha256(f'[["{steps[0]}",["image/p.000"]],["{steps[1]}",["verdict/p.000"]]]')
@@ -172,7 +181,7 @@ def test_another_critic_judges_the_same_images_again(pin: str) -> None:
         ("run.fresh", True), ("run.id", "x"), ("track.kind", "none"), ("track.uri", "http://localhost"),
         ("track.experiment", "x"), ("track.thumbnails", False), ("track.timeout_s", 3), ("storage.min_free_mib", 1),
         ("hardware.id", "x"), ("hardware.index", 1), ("hardware.wait", False), ("hardware.on_missing", "cpu"),
-        ("base_model.path", "/x"), ("lora.path", "/x"), ("critic.path", "/x"), ("local.models", "/x"),
+        ("base_model.path", "/x"), ("lora.path", "/x"), ("critic_runtime.path", "/x"), ("critic.budget.timeout_s", 3.0), ("local.models", "/x"),
         ("prompt.budget.target", 3), ("lora.accept_unknown", "why"), ("base_model.repository", "me/x"),
     ],
 )  # fmt: skip

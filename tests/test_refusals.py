@@ -31,7 +31,7 @@ DEMO = "+experiment=demo"
         ([DEMO, "base_model.path=nowhere"], "base_model.path: nowhere is not there. Set base_model.path to the"),
         ([DEMO, "base_model=sdxl"], "base_model.path: models/sdxl is not there. Get it with `hf download "),
         ([DEMO, "lora.path=nowhere"], "lora.path: nowhere is not there. Set lora.path to the .safetensors file, or "),
-        ([DEMO, "critic.path=nowhere"], "critic.path: nowhere is not there. Name the folder that holds it."),
+        ([DEMO, "critic_runtime.path=nowhere"], "critic_runtime.path: nowhere is not there. Name the folder"),
         ([DEMO, "base_model=sdxl"], "; base_model sdxl is sdxl. Choose base_model=shapes, or a LoRA for sdxl."),
         ([DEMO, "prompt.items=['a star']"], "has no trigger, and trigger.mode is required. Write {trigger} where"),
         ([DEMO, "prompt.items=['a <emblm>']"], "has '<emblm>', which is not the trigger '<emblem>'. Did you mean"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
@@ -26,16 +27,25 @@ def parse_request(values: Mapping[str, Any]) -> Request:
 
 
 def known_paths(model: type[BaseModel] = Request, prefix: str = "") -> Iterator[str]:
-    """Every dotted key of a request that is a value or a section of its own."""
+    """Every dotted key of a request that is a value or a section of its own; of a union those of each member."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from known_paths(field.annotation, f"{prefix}{name}.")
+        for section in _sections(field.annotation):
+            yield from known_paths(section, f"{prefix}{name}.")
+
+
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that a value may be: one, or each of a union; lists of them are no place of their own."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif get_origin(annotation) in (Union, UnionType, Annotated):
+        for part in get_args(annotation):
+            yield from _sections(part)
 
 
 def nearest_path(path: str) -> str:
     """The end of a message about an unknown key: the nearest known key, or those beside it."""
-    known = list(known_paths())
+    known = list(dict.fromkeys(known_paths()))
     leaf = path.rpartition(".")[2]
     near = difflib.get_close_matches(path, known, n=1, cutoff=0.75)
     near = near or [k for k in known if difflib.SequenceMatcher(None, leaf, k.rpartition(".")[2]).ratio() > 0.75]
@@ -73,9 +83,14 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             parts[-1] += f"[{part}]"
-        elif part.isidentifier() and part not in ("str", "PromptItem"):
+        elif part.isidentifier() and part not in ("str", "PromptItem") and not _is_kind_of_critic(parts, part):
             parts.append(part)
     return ".".join(parts)
+
+
+def _is_kind_of_critic(before: list[str], part: str) -> bool:
+    """pydantic names the member of the union that was chosen by `backend`; a person does not type it."""
+    return before == ["critic_runtime"] and part in ("clip", "transformers", "openai")
 
 
 def _fault(problem: Any) -> Fault:
@@ -101,4 +116,5 @@ _CODES = {
     "finite_number": "out_of_bounds",
     "literal_error": "unknown_option",
     "string_pattern_mismatch": "bad_name",
+    "union_tag_invalid": "unknown_option",
 }

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Share = Annotated[float, Field(ge=0, le=1)]
-Names = Annotated[tuple[str, ...], Field(strict=False)]  # YAML has lists, a frozen tree has tuples
-
-
-class Section(BaseModel):
-    """A part of a request: frozen, closed, and free of NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, defer_build=True)
+from runner.config.critic import CriticProfile, CriticRuntime
+from runner.config.section import Name, Names, Section, Sha256
 
 
 class BaseModelCard(Section):
@@ -110,59 +102,6 @@ class Prompt(Section):
     """A .csv, .jsonl or .txt file of prompts; null when `items` lists them. A run is named by what it holds."""
 
 
-class Scale(Section):
-    min: float
-    """Lowest score."""
-    max: float
-    """Highest score."""
-
-
-class Criterion(Section):
-    id: Name
-    """Name of the criterion in verdicts and in MLflow."""
-    rule: Name
-    """Stable id of the rule that the score answers."""
-    question: str
-    """What is judged, in words."""
-    kind: Literal["choice", "reference"]
-    """choice: which of the labels the image shows. reference: how near it is to reference pictures."""
-    section: str
-    """Prompt section in which the asked label is looked for."""
-    labels: Names
-    """The closed list of answers of a choice."""
-    template: str
-    """Text that the critic compares with the image; `{label}` is each label in turn."""
-    references: str | None
-    """Folder of reference pictures of a reference criterion."""
-    when: Literal["asked", "trigger"]
-    """asked: the prompt names one of the labels. trigger: the prompt carries the trigger token."""
-    flag_below: float
-    """A score under this cites the tag."""
-    tag: Name
-    """Tag of the closed vocabulary that a low score cites."""
-    group: Literal["prompt", "physical"]
-    """Whether a low score is a failure against the prompt or a physical one."""
-
-
-class CriticProfile(Section):
-    profile: Name | None
-    """Name of the profile; null (critic=none) when nothing is reviewed."""
-    version: Annotated[int, Field(ge=0)]
-    """Raised whenever rules, labels, templates or the scale change."""
-    backend: Literal["clip"] | None
-    """What answers: an embedded CLIPModel folder."""
-    path: str | None
-    """The critic's model folder: a path, or `builtin:NAME`."""
-    sha256: Sha256 | None
-    """Expected digest over its weight files; null records the digest found."""
-    scale: Scale
-    """Lowest and highest score."""
-    criteria: Annotated[tuple[Criterion, ...], Field(strict=False)]
-    """What is judged, in order."""
-    max_unscored_share: Share
-    """A run with a larger share of unscored images fails."""
-
-
 class Generate(Section):
     width: Annotated[int, Field(ge=8, le=8192, multiple_of=8)]
     """Width of an image in pixels."""
@@ -180,6 +119,13 @@ class Generate(Section):
     """Images sampled together; part of an image's identity, because it changes the last bit."""
     negative_prompt: str
     """What the image must not show; refused where the pipeline would ignore it. Empty for none."""
+
+
+class Critique(Section):
+    images_of: Name | None
+    """A finished run whose images are reviewed again (stages=[critique]); null reviews the images of this run."""
+    against: Name | None
+    """A second finished run: a pairwise profile compares its images with those of `images_of`, prompt by prompt."""
 
 
 class Hardware(Section):
@@ -275,8 +221,12 @@ class Request(Section):
     """The LoRA's token."""
     prompt: Prompt
     """What is asked for."""
-    critic: CriticProfile
-    """Who judges, and by which rules."""
+    critic: CriticProfile | None
+    """What is judged, by which rules; null (critic=none) when nothing is reviewed."""
+    critic_runtime: CriticRuntime | None
+    """What answers the critic's questions; null (critic_runtime=none) when nothing is reviewed."""
+    critique: Critique
+    """Which images are reviewed."""
     generate: Generate
     """How images are made."""
     hardware: Hardware

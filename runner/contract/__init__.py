@@ -7,35 +7,41 @@ loader really binds the LoRA; the proof after loading shows that.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runner import store
-from runner.config.tree import CriticProfile, Request
-from runner.contract import machine, parties, rules, wording
+from runner.config.tree import Request
+from runner.contract import critic, machine, parties, rules, wording
 from runner.contract.binding import Binding, Fit, fit
 from runner.contract.families import LoraFile
 from runner.contract.folders import ModelFolder, file_digest_cached, files_digest, locate, weights_digest
+from runner.contract.profile import profile_digest
+from runner.contract.source import Source, read_source, take_parties
 from runner.errors import Fault, Refused
 from runner.prompt import ComposedPrompt, Encoder, TokenCount, few
 
-__all__ = ["Contract", "Pins", "card", "check", "locate", "pin", "profile_digest"]
+if TYPE_CHECKING:
+    from runner.contract.examples import Chosen
+
+__all__ = ["Contract", "Pins", "card", "check", "locate", "pin", "profile_digest", "take_parties"]
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """An accepted request: its prompts as text, their tokens, and what the files testified."""
+    """An accepted request: its prompts as text, their tokens, what the files testified; or the run that it reviews."""
 
     request: Request
-    prompts: tuple[ComposedPrompt, ...]
-    base: ModelFolder
-    lora: LoraFile | None
-    critic_path: Path | None
-    encoders: tuple[Encoder, ...]
-    tokens: tuple[TokenCount, ...]
-    binding: Binding | None
-    findings: tuple[rules.Finding, ...]
+    prompts: tuple[ComposedPrompt, ...] = ()
+    base: ModelFolder | None = None  # None where nothing is generated
+    lora: LoraFile | None = None
+    encoders: tuple[Encoder, ...] = ()
+    tokens: tuple[TokenCount, ...] = ()
+    binding: Binding | None = None
+    findings: tuple[rules.Finding, ...] = ()
+    source: Source | None = None  # the run whose images are reviewed again
+    examples: tuple[Chosen, ...] = ()  # past decisions that the critic is shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,34 +53,60 @@ class Pins:
     lora_sha256: str | None
     critic_files: str | None  # weights, configs, vocabulary and reference pictures
     tokenizers: dict[str, str]
-    profile: str  # the profile without its paths
+    profile: str | None  # all of the profile but its budget
     lora_config: str | None  # PEFT's adapter_config.json, where the file has one beside it: it holds the alpha
+    examples: list[list[str]]  # past decisions that the critic is shown: image, prompt, decision, note
 
     def as_dict(self) -> dict[str, Any]:
-        """As the manifest keeps them; a LoRA without a config beside it has no entry for one."""
-        return {name: value for name, value in asdict(self).items() if name != "lora_config" or value}
+        """As the manifest keeps them; what a run seldom has has no entry where it has none."""
+        return {name: value for name, value in asdict(self).items() if name not in SELDOM or value}
+
+
+SELDOM = ("lora_config", "examples")
 
 
 def check(request: Request) -> Contract:
     """Ask every rule. Raises Refused with all faults at once."""
-    faults: list[Fault] = []
-    entries = parties.read_prompts(request, faults)
-    faults += [
+    faults: list[Fault] = [
         *machine.check_secrets(request),
         *store.storage_faults(request.storage, Path(request.outputs).absolute()),
         *rules.check_stages(request),
+        *machine.check_device(request),
+        *critic.check_critic(request),
+    ]
+    source = read_source(request, faults)
+    if request.critique.images_of is None:
+        made = _check_generation(request, faults)
+    else:
+        made = Contract(request, source=source)
+    if faults or made is None:
+        raise Refused(faults)
+    return replace(made, examples=_examples(request), findings=(*made.findings, *critic.findings(request)))
+
+
+def _examples(request: Request) -> tuple[Chosen, ...]:
+    """Past decisions that the critic is shown: those of now, or those that a run which is named has been shown."""
+    if request.critic is None or request.critic.retrieval.source == "none":
+        return ()
+    from runner.contract.examples import chosen_for, examples
+
+    outputs = Path(request.outputs)
+    return chosen_for(outputs, request.run.id) if request.run.id else examples(outputs, request.critic.retrieval)
+
+
+def _check_generation(request: Request, faults: list[Fault]) -> Contract | None:
+    """The parties of what is to be made: prompts, base, LoRA, trigger, tokens."""
+    entries = parties.read_prompts(request, faults)
+    faults += [
         *rules.check_settings(request, machine.device_of(request)),
         *rules.check_budget(request),
-        *rules.check_critic(request),
         *rules.check_mode(request),
         *wording.check_slots(request, entries),
-        *machine.check_device(request),
         *machine.check_classes(request),
     ]
     prompts = parties.compose(request, entries, faults)
     base = parties.read_base(request, faults)
     lora = parties.read_lora(request, faults)
-    critic_path = parties.find_critic(request, faults)
     found = _fit(request, lora, base)
     faults += wording.check_trigger(request, lora)
     if base:
@@ -88,54 +120,55 @@ def check(request: Request) -> Contract:
     encoders, tokens = parties.count_tokens(request, base, prompts, faults)
     faults += few([*wording.check_prompts(request, prompts), *wording.check_sections(request, prompts)])
     faults += few(wording.check_tokens(request, tokens))
-    if faults:
-        raise Refused(faults)
-    assert base is not None
-    return Contract(
-        request, prompts, base, lora, critic_path, encoders, tokens,
-        found.binding if found else None, rules.findings(request, base, lora, found),
-    )  # fmt: skip
+    if faults or base is None:
+        return None
+    findings = rules.findings(request, base, lora, found)
+    return Contract(request, prompts, base, lora, encoders, tokens, found.binding if found else None, findings)
 
 
 def pin(contract: Contract) -> Pins:
     """Hash the accepted files. Raises Refused when a card expects another digest, or the LoRA another base."""
     request = contract.request
-    base = None if contract.base.missing else weights_digest(contract.base.path)
-    lora = file_digest_cached(contract.lora.path) if contract.lora else None
-    critic = weights_digest(contract.critic_path) if contract.critic_path else None
-    expected = (
-        ("base_model.sha256", request.base_model.sha256, base),
-        ("lora.sha256", request.lora.sha256, lora),
-        ("critic.sha256", request.critic.sha256, critic),
-    )
-    faults = [_other_digest(w, wanted, found) for w, wanted, found in expected if wanted and found and wanted != found]
-    faults += _other_base(contract, base) if base else []
+    faults: list[Fault] = []
+    wanted = request.critic_runtime and request.critic_runtime.sha256
+    if wanted and (found := critic.critic_weights(request)) and wanted != found:
+        faults.append(_other_digest("critic_runtime.sha256", wanted, found))
+    if contract.source:
+        before = contract.source.manifest["pins"]
+        made = {name: before.get(name) for name in MADE_WITH}
+    else:
+        made = _pin_generation(contract, faults)
     if faults:
         raise Refused(faults)
     return Pins(
-        base_sha256=base,
-        base_files=files_digest(contract.base.path),
-        lora_sha256=lora,
-        critic_files=_critic_files(contract),
-        tokenizers={encoder.name: encoder.digest for encoder in contract.encoders},
-        profile=profile_digest(request.critic),
-        lora_config=store.file_digest(contract.lora.config) if contract.lora and contract.lora.config else None,
+        **made,
+        critic_files=critic.critic_files(request),
+        profile=profile_digest(request.critic) if request.critic else None,
+        examples=[[e.image, e.prompt, e.decision, e.note] for e in contract.examples],
     )
 
 
-def profile_digest(profile: CriticProfile) -> str:
-    """What a verdict cites: everything that decides a score, and nothing of where files lie."""
-    values = profile.model_dump(mode="json", exclude={"path", "sha256", "max_unscored_share"})
-    for criterion in values["criteria"]:
-        criterion["references"] = criterion["references"] is not None
-    return store.digest_of(values)
+MADE_WITH = ("base_sha256", "base_files", "lora_sha256", "tokenizers", "lora_config")  # what images come from
 
 
-def _critic_files(contract: Contract) -> str | None:
-    if contract.critic_path is None:
-        return None
-    places = [locate(c.references) for c in contract.request.critic.criteria if c.references]
-    return store.digest_of([files_digest(place) for place in (contract.critic_path, *places) if place])
+def _pin_generation(contract: Contract, faults: list[Fault]) -> dict[str, Any]:
+    request, base_folder = contract.request, contract.base
+    assert base_folder is not None, "what is generated has a base model"
+    base = None if base_folder.missing else weights_digest(base_folder.path)
+    lora = file_digest_cached(contract.lora.path) if contract.lora else None
+    expected = (
+        ("base_model.sha256", request.base_model.sha256, base),
+        ("lora.sha256", request.lora.sha256, lora),
+    )
+    faults += [_other_digest(w, wanted, found) for w, wanted, found in expected if wanted and found and wanted != found]
+    faults += _other_base(contract, base) if base else []
+    return {
+        "base_sha256": base,
+        "base_files": files_digest(base_folder.path),
+        "lora_sha256": lora,
+        "tokenizers": {encoder.name: encoder.digest for encoder in contract.encoders},
+        "lora_config": store.file_digest(contract.lora.config) if contract.lora and contract.lora.config else None,
+    }
 
 
 def card(contract: Contract, pins: Pins) -> dict[str, Any]:
@@ -144,10 +177,10 @@ def card(contract: Contract, pins: Pins) -> dict[str, Any]:
     parties = {
         "mode": request.mode,
         "base_model": {"id": request.base_model.id, "family": request.base_model.family, "sha256": pins.base_sha256},
-        "lora": _lora_party(contract, pins) if contract.lora else None,
+        "lora": _lora_party(contract, pins) if pins.lora_sha256 else None,
         "trigger": {"token": request.trigger.token, "mode": request.trigger.mode},
-        "prompt": {"set": request.prompt.set, "sha256": store.digest_of([p.text for p in contract.prompts])},
-        "critic": {"profile": request.critic.profile, "version": request.critic.version, "sha256": pins.profile},
+        "prompt": {"set": request.prompt.set, "sha256": store.digest_of(_texts(contract))},
+        "critic": _critic_party(contract, pins) if request.critic else None,
     }
     return {
         "digest": store.digest_of(parties),
@@ -155,6 +188,18 @@ def card(contract: Contract, pins: Pins) -> dict[str, Any]:
         "findings": [finding.as_dict() for finding in contract.findings],
         "accept_unknown": request.lora.accept_unknown,
     }
+
+
+def _texts(contract: Contract) -> list[str]:
+    if contract.source:
+        return [prompt["text"] for prompt in contract.source.manifest["prompts"]]
+    return [prompt.text for prompt in contract.prompts]
+
+
+def _critic_party(contract: Contract, pins: Pins) -> dict[str, Any]:
+    profile, runtime = contract.request.critic, contract.request.critic_runtime
+    assert profile is not None and runtime is not None, "the contract refuses one without the other"
+    return {"profile": profile.profile, "version": profile.version, "sha256": pins.profile, "runtime": runtime.id}
 
 
 def _lora_party(contract: Contract, pins: Pins) -> dict[str, Any]:

@@ -1,11 +1,10 @@
-"""What the rules need to know of the five parties, read from disk: prompts, base, LoRA, critic, tokens.
+"""What the rules need to know of the five parties, read from disk: prompts, base, LoRA, tokens.
 
 Each reader returns what it found and adds a fault for what it did not; whether they belong together is for `rules`.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from runner.config.tree import Request
@@ -101,23 +100,6 @@ def read_lora(request: Request, faults: list[Fault]) -> LoraFile | None:
         fix = "Get or save the file again; nothing of it was loaded"
         faults.append(Fault("lora_broken", "lora.path", f"{place} {broken}", fix))
         return None
-
-
-def find_critic(request: Request, faults: list[Fault]) -> Path | None:
-    path = request.critic.path
-    if "critique" not in request.stages or request.critic.profile is None or path is None:
-        return None
-    places = [("critic.path", path)]
-    places += [(f"critic.criteria ({c.id})", c.references) for c in request.critic.criteria if c.references]
-    for where, place in places:
-        if locate(place) is None:
-            faults.append(Fault("critic_missing", where, f"{place} is not there", "Name the folder that holds it"))
-    found = locate(path)
-    for name in ("config.json", "preprocessor_config.json", "tokenizer_config.json", "*.safetensors"):
-        if found and not any(found.glob(name)):
-            what = f"{path} has no {name}"
-            faults.append(Fault("critic_missing", "critic.path", what, "Name a CLIPModel folder with its processor"))
-    return found
 
 
 def count_tokens(

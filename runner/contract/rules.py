@@ -7,7 +7,6 @@ tell* is a fault unless `lora.accept_unknown` gives a reason.
 
 from __future__ import annotations
 
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,15 +43,10 @@ class Finding:
 
 def check_stages(request: Request) -> Iterator[Fault]:
     stages = request.stages
-    if stages[0] != "generate" or len(set(stages)) != len(stages):
+    again = request.critique.images_of is not None  # `source` says what such a request may do
+    if (stages[0] != "generate" and not again) or len(set(stages)) != len(stages):
         what = f"are {list(stages)}: images must be generated before they are reviewed, each stage once"
         yield Fault("stage_order", "stages", what, "Use stages=[generate] or stages=[generate,critique]")
-    if "critique" in stages and request.critic.profile is None:
-        fix = "Choose critic=shapes_v1, or stages=[generate]"
-        yield Fault("critic_missing", "critic", "is none, and stages asks for critique", fix)
-    if "critique" not in stages and request.critic.profile is not None:
-        what = f"{request.critic.profile} would be ignored: stages has no critique"
-        yield Fault("setting_ignored", "critic", what, "Choose critic=none, or stages=[generate,critique]")
 
 
 def check_settings(request: Request, device: str) -> Iterator[Fault]:
@@ -92,39 +86,6 @@ def check_budget(request: Request) -> Iterator[Fault]:
         if name not in prompt.sections:
             what = f"names {name!r}, which prompt.sections does not list"
             yield Fault("unknown_key", "prompt.required", what, f"Known: {', '.join(prompt.sections)}")
-
-
-def check_critic(request: Request) -> Iterator[Fault]:
-    """A profile that could not score anything is refused before an image is made for it."""
-    profile = request.critic
-    if profile.profile is None:
-        return
-    for key, value in (("critic.backend", profile.backend), ("critic.path", profile.path)):
-        if value is None:
-            yield Fault("missing_value", key, f"is null in profile {profile.profile}", "Name it in the profile")
-    if not profile.criteria:
-        yield Fault("missing_value", "critic.criteria", "is empty: nothing would be judged", "List what is judged")
-    if profile.scale.min >= profile.scale.max:
-        what = f"runs from {profile.scale.min:g} to {profile.scale.max:g}"
-        yield Fault("out_of_bounds", "critic.scale", what, "Set min below max")
-    names = [criterion.id for criterion in profile.criteria]
-    for criterion in profile.criteria:
-        where = f"critic.criteria ({criterion.id})"
-        if names.count(criterion.id) > 1:
-            yield Fault("unknown_key", where, "stands twice in the profile", "Give each criterion an id of its own")
-        if criterion.kind == "choice" and (not criterion.labels or _fields(criterion.template) != ["label"]):
-            what = f"is a choice with {len(criterion.labels)} labels and the template {criterion.template!r}"
-            yield Fault("missing_value", where, what, "List its labels, and write {label} once in its template")
-        if criterion.kind == "reference" and not criterion.references:
-            yield Fault("missing_value", where, "is a reference without pictures", "Name a folder of PNG files")
-
-
-def _fields(template: str) -> list[str | None]:
-    """The names in braces of a template; [None] when it is no template."""
-    try:
-        return [name for _, name, _, _ in string.Formatter().parse(template) if name is not None]
-    except ValueError:
-        return [None]
 
 
 # ---- mode and LoRA

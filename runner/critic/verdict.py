@@ -1,84 +1,124 @@
-"""A critic's verdict on one image: the record that is stored, and the check it must pass."""
+"""A critic's verdict: the record that is stored as an object, the same bytes whenever the same was said.
+
+Times and token counts are no part of it; they stand in the journal line that names it. What it cannot hold: a human
+decision, or a score that no answer gave.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from runner import store
+from runner.contract.profile import profile_digest
+from runner.critic import decide, request
+from runner.critic.answer import Answer
+from runner.critic.ask import Judged, first_attempt
+from runner.critic.question import PASSING, Backend, Question, Unanswered
 
-from runner.config.tree import CriticProfile
-
-
-class Record(BaseModel):
-    """A part of a verdict: frozen, closed, and free of NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class CriterionScore(Record):
-    rule: str
-    """Stable id of the rule that the score answers."""
-    group: Literal["prompt", "physical"]
-    """Whether it is judged against the prompt or for itself."""
-    score: float
-    """Inside the profile's scale."""
-    asked: str
-    """What the prompt asked for."""
-    found: str
-    """What the critic saw most."""
-    similarities: dict[str, float]
-    """The evidence: cosine similarity of the image with each text or reference."""
-    tags: tuple[str, ...]
-    """Tags of the closed vocabulary that the score cites."""
+FORMAT = "runner-verdict/2"
 
 
-class Verdict(Record):
-    image: str
-    """sha256 of the image's bytes."""
-    prompt: str
-    """The text that the image was made from."""
-    profile: dict[str, Any]
-    """Id, version and digest of the profile."""
-    model: dict[str, Any]
-    """Backend, weights digest and library versions of the critic."""
-    status: Literal["scored", "unscored"]
-    """unscored carries a reason and no scores; it is never averaged."""
-    reason: str | None
-    """Failure class and detail of an unscored image."""
-    criteria: dict[str, CriterionScore]
-    """Scores by criterion; criteria that the prompt does not touch are absent."""
-    tags: tuple[str, ...]
-    """All tags cited."""
-    raw: dict[str, Any]
-    """What the model gave before it was read."""
+def key_of(question: Question, backend: Backend) -> str:
+    """What two questions have in common that get one verdict: what is asked, of which pictures, and of whom."""
+    return store.digest_of([
+        FORMAT,
+        profile_digest(question.profile),  # every word but the prompt's, how pictures are shown, and how it decodes
+        request.user_text(question),
+        [image.digest for image in question.images],
+        [[example.image.digest, request.example_text(question.profile, example)] for example in question.examples],
+        dict(question.schema),
+        dict(backend.identity),
+    ])  # fmt: skip
 
 
-def validated(
-    common: Mapping[str, Any], criteria: Mapping[str, CriterionScore], tags: tuple[str, ...],
-    raw: Mapping[str, Any], profile: CriticProfile,
-) -> Verdict:  # fmt: skip
-    """A scored verdict, or an unscored one that says which check it failed."""
-    reason = _problem(criteria, tags, profile)
-    if reason is None:
-        try:
-            return Verdict(**common, status="scored", reason=None, criteria=dict(criteria), tags=tags, raw=dict(raw))
-        except ValidationError as error:
-            reason = f"schema: {error.errors()[0]['msg']}"
-    return Verdict(**common, status="unscored", reason=reason, criteria={}, tags=(), raw={})
+def record_of(question: Question, judged: Judged, backend: Backend) -> dict[str, Any]:
+    """Everything that a verdict must keep: what was asked, what was said, and what the runner makes of it."""
+    profile, answer = question.profile, judged.answer
+    advice = decide.advise(profile, answer) if answer else None
+    return {
+        "format": FORMAT,
+        "image": question.images[0].digest,
+        **({"against": question.images[1].digest} if len(question.images) > 1 else {}),
+        "prompt": question.prompt.text,
+        "profile": {"id": profile.profile, "version": profile.version, "digest": profile_digest(profile)},
+        "request": request_of(question),
+        "model": dict(backend.identity),
+        "decoded_under_schema": backend.structured,
+        "sampling": profile.sampling.model_dump(mode="json"),
+        "status": "unscored" if answer is None else "scored",
+        "reason": reason_of(judged),
+        "advice": asdict(advice) if advice else None,
+        "criteria": {name: asdict(score) for name, score in answer.criteria.items()} if answer else {},
+        "findings": [asdict(finding) for finding in answer.evidence] if answer else [],
+        "tags": tags_of(answer),
+        "rules": sorted({finding.rule for finding in answer.evidence}) if answer else [],
+        "winner": answer and answer.winner,
+        "confidence": answer and answer.confidence,
+        "notes": list(answer.notes) if answer else [],
+        "attempts": [tried.record() for tried in judged.tries],
+    }
 
 
-def _problem(criteria: Mapping[str, CriterionScore], tags: tuple[str, ...], profile: CriticProfile) -> str | None:
-    if not criteria:
-        return "schema: no criterion of the profile applies to this prompt"
-    known = {criterion.id for criterion in profile.criteria}
-    vocabulary = {criterion.tag for criterion in profile.criteria}
-    for name, score in criteria.items():
-        if name not in known:
-            return f"schema: {name!r} is no criterion of the profile"
-        if not profile.scale.min <= score.score <= profile.scale.max:
-            return f"schema: {name} is {score.score}, outside the scale"
-        if not score.similarities:
-            return f"schema: {name} has no evidence"
-    strange = set(tags) - vocabulary
-    return f"schema: tag {strange.pop()!r} is not in the vocabulary" if strange else None
+def request_of(question: Question) -> dict[str, Any]:
+    """What was asked, by digests; with the profile and the prompt it can be rendered again, to the same digest."""
+    return {
+        "digest": _request_digest(question),
+        "schema": store.digest_of(dict(question.schema)),
+        "text": request.user_text(question),
+        "examples": [example.image.digest for example in question.examples],
+    }
+
+
+def _request_digest(question: Question) -> str | None:
+    """None when a picture does not decode: then nothing can be sent."""
+    try:
+        return request.request_digest(question, first_attempt(question))
+    except Unanswered:
+        return None
+
+
+def facts_of(question: Question, judged: Judged, record: dict[str, Any], key: str) -> dict[str, Any]:
+    """What the journal line says: the scores for every reader, and what this one asking took."""
+    first = next((t.reply.first_token_s for t in judged.tries if t.reply and t.reply.first_token_s is not None), None)
+    return {
+        **told(record),
+        "key": key,
+        "passing": judged.failure in PASSING,
+        "latency_s": round(judged.took_s, 6),
+        "num_attempts": len(judged.tries),
+        "retried": [tried.failure for tried in judged.tries if tried.failure],
+        **({"tokens": judged.tokens()} if judged.tokens() else {}),
+        **({"first_token_s": round(first, 6)} if first is not None else {}),
+    }
+
+
+def told(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a verdict that stands in the journal line too."""
+    advice = record["advice"]
+    return {
+        "image": record["image"],
+        "status": record["status"],
+        "reason": record["reason"],
+        "scores": scores_of(record),
+        "tags": record["tags"],
+        "advice": advice and advice["recommend"],
+    }
+
+
+def scores_of(record: dict[str, Any]) -> dict[str, float]:
+    """A number for each criterion that was judged; of a pair 1 for the first image, 0 for the second, 0.5 for a tie."""
+    wins = {"A": 1.0, "tie": 0.5, "B": 0.0}
+    scores = {
+        name: wins[score["winner"]] if score["winner"] else score["score"] for name, score in record["criteria"].items()
+    }
+    return {name: float(score) for name, score in scores.items() if score is not None}
+
+
+def tags_of(answer: Answer | None) -> list[str]:
+    return list(dict.fromkeys(finding.tag for finding in answer.evidence)) if answer else []
+
+
+def reason_of(judged: Judged) -> str | None:
+    """`class: detail` of what has no answer."""
+    return None if judged.answer else f"{judged.failure}: {judged.detail}"

@@ -79,7 +79,7 @@ def incomplete(lost: Mapping[str, Lost], num_items: int) -> Ending:
 
 
 def unscored(num_unscored: int, num_verdicts: int, most: float) -> Ending:
-    what = f"left {num_unscored} of {num_verdicts} images unscored; critic.max_unscored_share is {most:g}"
+    what = f"left {num_unscored} of {num_verdicts} images unscored; critic.budget.max_unscored_share is {most:g}"
     fix = "`python -m runner inspect RUN` gives the reasons; images and verdicts are kept"
     return Ending("failed", Failed.exit_code, Fault("critic_unscored", "critic", what, fix), "critic", "review")
 

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from runner import environment, gpu, journal, ledger
+from runner.config.changes import changed_fields
 from runner.config.tree import Request
 from runner.contract import Contract, Pins, card
 from runner.contract.machine import device_of
+from runner.contract.source import Source
 from runner.errors import Corrupt, Fault, Refused, choose
 from runner.execute import memory
-from runner.plan import Plan, PromptPlan, changed_fields, make_plan, manifest
+from runner.plan import ImagePlan, Plan, PromptPlan, make_plan, manifest
 from runner.prompt import few
 
 
@@ -55,11 +57,26 @@ def accept(contract: Contract, pins: Pins) -> Accepted:
     prompts = [
         PromptPlan(p.key, p.id, p.text, {s.name: s.text for s in p.sections}, p.triggered) for p in contract.prompts
     ]
-    plan = make_plan(contract.request, prompts, pins.as_dict(), device.partition(":")[0])
-    check_disk(contract.request, outputs, len(plan.images))
+    given = _given(contract.source) if contract.source else ()
+    plan = make_plan(contract.request, prompts, pins.as_dict(), device.partition(":")[0], given)
+    check_disk(contract.request, outputs, plan.num_expected["image"])
     if contract.request.run.id:
         _named_run(outputs / "runs", contract.request.run.id)
     return Accepted(contract, pins, plan, device, fallback, needs)
+
+
+def _given(source: Source) -> tuple[ImagePlan, ...]:
+    """The images of the run under review, with their prompts as its manifest has them."""
+    order = source.manifest["request"]["prompt"]["sections"]  # canonical JSON has sorted them
+    prompts = [
+        PromptPlan(p["key"], p["id"], p["text"], _in_order(p["sections"], order), p["triggered"])
+        for p in source.manifest["prompts"]
+    ]
+    return tuple(ImagePlan(key, prompts[place], seed, digests) for key, place, seed, digests in source.images)
+
+
+def _in_order(sections: Mapping[str, str], order: Sequence[str]) -> dict[str, str]:
+    return {name: sections[name] for name in (*order, *sections) if name in sections}
 
 
 def _device(request: Request) -> tuple[str, str | None]:

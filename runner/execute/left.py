@@ -24,6 +24,8 @@ OTHER_STEP = "it was made from another step"
 GONE = "its object is gone"
 ALTERED = "its object does not verify"
 OTHER_IMAGE = "it judges another image"
+QUARANTINED = "its critic failed an exam since"
+NO_REPLY = "its critic gave no reply then"
 AS_WRITTEN = "line and object are there, its size and time as written"
 HASHED_AGAIN = "its object was touched and still verifies"
 
@@ -50,6 +52,8 @@ def decide(plan: Plan, state: State, objects: Objects, tombstones: Mapping[str, 
             left.again[item] = why
         elif known.object in tombstones:
             left.deleted[item] = tombstones[known.object]
+        elif known.quarantined or (known.passing and state.status != "complete"):
+            left.again[item] = QUARANTINED if known.quarantined else NO_REPLY
         elif (seen := look(known.object)) is None:
             left.again[item] = GONE
         elif seen.size != known.bytes:

@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from runner import environment, gpu, journal, ledger
+from runner import environment, gpu, index, journal, ledger
 from runner.errors import Failed, Fault, Refused
 from runner.execute import folders
 from runner.execute.ending import Ending, Lost, ending_of, incomplete, interruptible, unscored
@@ -27,7 +28,7 @@ from runner.execute.pulse import Pulse
 from runner.plan import Step
 from runner.store import Objects, open_store
 from runner.timing import Clock
-from runner.worker import Bench, Progress, Unmade, Work
+from runner.worker import Bench, Outcome, Progress, Unmade, Work
 
 PHASES_OF = {
     "waiting_for_gpu": "gpu_wait", "loading": "load_base", "warming": "warmup", "generating": "sample",
@@ -88,6 +89,7 @@ class Run:
         self.now: set[str] = set()  # items that this attempt made
         self.lost: dict[str, Lost] = {}
         self.pulse = Pulse(log, clock)
+        self._look_up: Callable[[str], str | None] | None = None
         self.meter = gpu.PeakMeter(accepted.device)
 
     def go(self, workers: Mapping[str, Work], owner: gpu.Owner) -> Result:
@@ -139,14 +141,17 @@ class Run:
                     if wanted := {item for item in step.items if self._is_wanted(item)}:
                         self._do(step, wanted, workers[step.kind], bench)
             finally:  # the device is free before the lease is
-                bench.release()
+                bench.close()
 
     def _is_wanted(self, item: str) -> bool:
         return item in self.left.again or is_stale(item, self.state, self.made)
 
     def _do(self, step: Step, wanted: set[str], work: Work, bench: Bench) -> None:
         """One step in its planned shape: work, store, commit. Items that were kept are not stored again."""
-        outcome = work(step, bench)
+        bench.wanted, bench.deliver = wanted, partial(self._keep, step, wanted)
+        self._keep(step, wanted, work(step, bench))
+
+    def _keep(self, step: Step, wanted: set[str], outcome: Outcome) -> None:
         with self.clock.phase("store"):
             lines = list(lines_of(step, outcome, wanted, self.made, self.objects, self.accepted.request))
         with self.clock.phase("record"):
@@ -194,9 +199,9 @@ class Run:
             lost = {item: self.lost.get(item, ("internal", "was not made")) for item in self.left.again}
             return incomplete(lost, sum(len(step.images) for step in self.accepted.plan.steps))
         verdicts = [self.state.items[item] for item in self.made if item.startswith("verdict/")]
-        num_unscored, most = sum(not verdict.scored for verdict in verdicts), self.accepted.request.critic
-        if verdicts and num_unscored / len(verdicts) > most.max_unscored_share:
-            return unscored(num_unscored, len(verdicts), most.max_unscored_share)
+        num_unscored, critic = sum(not verdict.scored for verdict in verdicts), self.accepted.request.critic
+        if verdicts and critic and num_unscored / len(verdicts) > critic.budget.max_unscored_share:
+            return unscored(num_unscored, len(verdicts), critic.budget.max_unscored_share)
         return Ending("complete", 0)
 
     def _bench(self) -> Bench:
@@ -204,7 +209,7 @@ class Run:
         return Bench(
             request=accepted.request, facts=accepted.contract, store=self.objects, clock=self.clock,
             device=accepted.device, images=self.made, note=self._note, status=self._status,
-            progress=self._progress, meter=self.meter, took=self._took,
+            progress=self._progress, meter=self.meter, took=self._took, recall=self._recall,
         )  # fmt: skip
 
     @contextmanager
@@ -244,6 +249,14 @@ class Run:
             self.state.status = status
             phase = "load_critic" if (status, role) == ("loading", "critic") else PHASES_OF.get(status)
             self._note("status", status=status, phase=phase, **({"role": role} if role else {}))
+
+    def _recall(self, key: str) -> str | None:
+        """The digest of a verdict that any run was given for the same question; a fresh attempt asks anew."""
+        if self.accepted.request.run.fresh:
+            return None
+        if self._look_up is None:
+            self._look_up = index.verdicts_by_key(self.folder.parent.parent)
+        return self._look_up(key)
 
     def _progress(self, moment: Progress) -> None:
         self.pulse.moment = moment

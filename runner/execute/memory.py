@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import index
+from runner.config.critic import OpenAIRuntime
 from runner.config.tree import Request
 from runner.contract import Contract, Pins
 from runner.gpu import Needs
@@ -34,9 +35,20 @@ def needs(contract: Contract, pins: Pins, device: str, outputs: Path) -> Needs:
     key = peak_key(request, pins, device)
     measured = {role: index.peak_mib(outputs, key, role) for role in map(ROLES.__getitem__, request.stages)}
     known = {role: peak for role, peak in measured.items() if peak is not None}
+    needs = [_largest(known, device)]
     if "generator" in measured and "generator" not in known and request.runtime.offload == "none":
-        return max(_of_weights(contract, device), _largest(known, device), key=lambda need: need.need_mib)
-    return _largest(known, device)
+        needs.append(_of_weights(contract, device))
+    if "critic" in measured:
+        needs.append(_of_server(request, device))
+    return max(needs, key=lambda need: need.need_mib)
+
+
+def _of_server(request: Request, device: str) -> Needs:
+    """What the critic's server takes; it is another process, and nobody but its profile knows."""
+    runtime = request.critic_runtime
+    server = runtime.server if isinstance(runtime, OpenAIRuntime) else None
+    total_mib = sum(server.memory.model_dump().values()) if server else 0
+    return Needs(device, total_mib, "declared", "critic")
 
 
 def _largest(known: Mapping[str, int], device: str) -> Needs:
@@ -50,5 +62,6 @@ def _of_weights(contract: Contract, device: str) -> Needs:
 
 def weights_mib(contract: Contract) -> int:
     """Memory of the base's weights in MiB at the configured dtype, from the headers of its files."""
+    assert contract.base is not None, "only what is generated is asked for"
     values = sum(prod(shape) for shape in contract.base.shapes.values())
     return values * (4 if contract.request.runtime.dtype == "float32" else 2) >> 20

@@ -8,7 +8,7 @@ cannot be written, the answer comes from a private copy. It refuses names that n
 know: whether stored bytes are still themselves; that is what `verify` is for.
 """
 
-from runner.index.answer import Found, find_images, peak_mib, runs, where_is
+from runner.index.answer import Found, find_images, peak_mib, runs, verdicts_by_key, where_is
 from runner.index.fresh import INDEX, rebuild, refresh
 from runner.index.query import ImageQuery
 
@@ -21,5 +21,6 @@ __all__ = [
     "rebuild",
     "refresh",
     "runs",
+    "verdicts_by_key",
     "where_is",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 from runner.errors import Fault, Refused, choose
 from runner.index import fresh, table
-from runner.index.query import NONE, STATUSES, ImageQuery, counting, listing
+from runner.index.query import ADVICE, NONE, STATUSES, ImageQuery, counting, listing
 
 PEAK_WAIT_S = 0.005
 PART = 500  # images whose scores and tags are looked up at once
@@ -39,6 +39,24 @@ def find_images(outputs: Path, query: ImageQuery) -> Found:
 def where_is(outputs: Path, digest_prefix: str) -> list[tuple[str, str]]:
     """Run id and key of every image of a run whose digest begins so."""
     return fresh.ask(outputs, lambda db, changed: places(db, digest_prefix))
+
+
+def judged(outputs: Path, digest_prefix: str) -> list[tuple[str, str]]:
+    """Run id and key of every verdict on an image whose digest begins so; of a pair either image counts."""
+    return fresh.ask(outputs, lambda db, changed: judgements(db, digest_prefix))
+
+
+def verdicts(outputs: Path, digest_prefix: str) -> list[tuple[str, str, str]]:
+    """Run id, key and digest of every verdict that stands in a run and whose own digest begins so.
+
+    It reads all images: asked by a person, about one verdict.
+    """
+    found = (
+        "SELECT r.run_id, i.key, i.verdict FROM images i JOIN runs r ON r.id = i.run"
+        " WHERE i.verdict >= ? AND i.verdict < ? ORDER BY r.started, r.run_id, i.id"
+    )
+    rows = fresh.ask(outputs, lambda db, changed: db.execute(found, _beginning(digest_prefix)).fetchall())
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 def runs(outputs: Path) -> list[dict[str, Any]]:
@@ -66,6 +84,30 @@ def peak_mib(outputs: Path, key: Mapping[str, Any], role: str) -> int | None:
     return None if peak is None else int(peak)
 
 
+def verdicts_by_key(outputs: Path) -> Callable[[str], str | None]:
+    """A way to look up the verdict that was given for a question before: its digest by the question's key.
+
+    It asks the index as it stands; without one it knows nothing.
+    """
+    path = outputs / fresh.INDEX
+    known = "SELECT verdict FROM images WHERE verdict_key = ? ORDER BY id DESC LIMIT 1"
+    try:
+        db = table.connect_to_read(path, PEAK_WAIT_S) if path.exists() else None
+        if db is None or not table.whole(db):
+            return lambda key: None
+    except sqlite3.Error:
+        return lambda key: None
+
+    def look_up(key: str) -> str | None:
+        try:
+            row = db.execute(known, [key]).fetchone()
+        except sqlite3.Error:
+            return None
+        return str(row[0]) if row else None
+
+    return look_up
+
+
 def find(db: sqlite3.Connection, query: ImageQuery) -> Found:
     """The images of a query in an index as it stands."""
     _refuse_unknown(db, query)
@@ -80,13 +122,28 @@ def find(db: sqlite3.Connection, query: ImageQuery) -> Found:
 
 
 def places(db: sqlite3.Connection, digest_prefix: str) -> list[tuple[str, str]]:
-    """Where a digest is, in an index as it stands; after the digits of a digest comes the letter g."""
+    """Where a digest is, in an index as it stands."""
     found = (
         "SELECT r.run_id, i.key FROM images i JOIN runs r ON r.id = i.run"
         " WHERE i.digest >= ? AND i.digest < ? AND r.id <> ? ORDER BY r.run_id, i.id"
     )
-    rows = db.execute(found, [digest_prefix, digest_prefix + "g", table.IMPORTS])
+    rows = db.execute(found, [*_beginning(digest_prefix), table.IMPORTS])
     return [(row[0], row[1]) for row in rows]
+
+
+def judgements(db: sqlite3.Connection, digest_prefix: str) -> list[tuple[str, str]]:
+    """Where an image was judged, in an index as it stands; the oldest run first."""
+    sides = " UNION ".join(
+        f"SELECT id, run, key FROM images WHERE {side} >= ? AND {side} < ? AND verdict IS NOT NULL"
+        for side in ("digest", "against")
+    )
+    found = f"SELECT r.run_id, i.key FROM ({sides}) i JOIN runs r ON r.id = i.run ORDER BY r.started, r.run_id, i.id"
+    return [(row[0], row[1]) for row in db.execute(found, 2 * _beginning(digest_prefix))]
+
+
+def _beginning(digest_prefix: str) -> list[str]:
+    """The first digest that begins so, and what comes after the last."""
+    return [digest_prefix, digest_prefix + "g"]
 
 
 def _whole(db: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> list[dict[str, Any]]:
@@ -110,6 +167,7 @@ def _shown(image: dict[str, Any], deleted: Mapping[tuple[str, str], str]) -> dic
     imported = image["run_id"] is None
     record = "ledger" if imported else f"runs/{image['run_id']}"
     more = {"imported": imported, "deleted": deleted.get((image["digest"], record))}
+    more["quarantined"] = bool(image["quarantined"])
     return {name: value for name, value in image.items() if name != "id"} | more
 
 
@@ -129,6 +187,9 @@ def _refuse_unknown(db: sqlite3.Connection, query: ImageQuery) -> None:
     if query.status not in (None, *STATUSES):
         what = f"no image has status {query.status!r}"
         raise Refused(Fault("unknown_name", "--status", what, choose(str(query.status), STATUSES)))
+    if query.advice not in (None, *ADVICE):
+        what = f"no critic advises {query.advice!r}"
+        raise Refused(Fault("unknown_name", "--advice", what, choose(str(query.advice), ADVICE)))
 
 
 def _distinct(db: sqlite3.Connection, of: str, column: str) -> list[str]:

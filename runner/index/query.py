@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STATUSES = ("complete", "failed", "planned", "imported")
+ADVICE = ("accept", "reject", "unsure")
 NONE = "none"  # asks for images without a LoRA
 MANY = 20_000  # so many that the newest of them are found sooner by looking through the runs
 
@@ -22,6 +23,7 @@ class ImageQuery:
     prompt: str | None = None  # a part of the prompt's text, in upper or lower case
     seed: int | None = None
     tag: str | None = None
+    advice: str | None = None  # what its critic advised
     at_least: tuple[tuple[str, float], ...] = ()  # criterion, score
     at_most: tuple[tuple[str, float], ...] = ()
     status: str | None = None
@@ -66,7 +68,7 @@ _RUN_OF = {"s": "s.run", "i": "i.run", "p": "p.run", "r": "r.id"}
 _NEWEST_FIRST = "r.started DESC, r.run_id, p.place, i.id"
 _SHOWN = (
     "i.id, i.digest, r.run_id, i.key, p.text AS prompt, p.prompt_id, i.seed, i.width, i.height, i.status, i.reason,"
-    " i.verdict, i.unscored, r.experiment, r.base, r.lora"
+    " i.verdict, i.unscored, i.advice, i.quarantined, r.experiment, r.base, r.lora"
 )
 
 
@@ -134,6 +136,8 @@ def _conditions(query: ImageQuery, frame: _Frame, criterion: str | None) -> list
         found.append(_Condition("i", "i.seed = ?", (query.seed,)))
     if query.tag is not None:
         found.append(_Condition("i", "i.id IN (SELECT image FROM tags WHERE tag = ?)", (query.tag,)))
+    if query.advice is not None:
+        found.append(_Condition("i", "i.advice = ?", (query.advice,)))
     if query.status is not None:  # said twice, the index of what is not complete can be used
         more = "" if query.status == "complete" else " AND i.status <> 'complete'"
         found.append(_Condition("i", f"i.status = ?{more}", (query.status,)))

@@ -16,7 +16,7 @@ from runner.errors import Corrupt
 
 TAIL_BYTES = 4096
 PART = 1_000
-KEPT = ("scores", "tags", "reason")  # of a worker's facts
+KEPT = ("scores", "tags", "reason", "advice", "key")  # of a worker's facts
 # What reading and projecting a run raises that no run of ours has written.
 NOT_OURS = (
     Corrupt, OSError, KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError,
@@ -110,8 +110,8 @@ def run_row(run: journal.Run, images: Counter[str], sign: Sign) -> dict[str, Any
         "lora_scale": lora["scale"] if with_lora else None,
         "trigger": request["trigger"]["token"],
         "trigger_mode": request["trigger"]["mode"],
-        "critic": critic["profile"],
-        "critic_version": critic["version"] if critic["profile"] else None,
+        "critic": critic and critic["profile"],
+        "critic_version": critic["version"] if critic and critic["profile"] else None,
         "prompt_set": request["prompt"]["set"],
         "seed": request["seed"],
         "fallback": run.manifest["fallback"],
@@ -169,10 +169,11 @@ def _trimmed(event: journal.Event) -> journal.Event:
 
 
 def images_of(run: journal.Run) -> Iterator[dict[str, Any]]:
-    """The images of a run, a part at a time: a run may have hundreds of thousands."""
-    planned = run.manifest["images"]
+    """The images of a run, a part at a time: a run may have hundreds of thousands. Of a pair both are named."""
+    planned, given = run.manifest["images"], run.manifest.get("given", {})
     for at in range(0, len(planned), PART):
-        yield from replace(run, manifest={**run.manifest, "images": planned[at : at + PART]}).images()
+        for image in replace(run, manifest={**run.manifest, "images": planned[at : at + PART]}).images():
+            yield {**image, "against": pair[1] if len(pair := given.get(image["key"], ())) > 1 else None}
 
 
 def counted(images: Iterator[dict[str, Any]], counts: Counter[str]) -> Iterator[dict[str, Any]]:

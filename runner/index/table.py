@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-VERSION = 2  # raised when the tables change: an index of another version is made again
+VERSION = 4  # raised when the tables change: an index of another version is made again
 APPLICATION = 0x72756E69  # SQLite's mark of whose file it is
 BUSY_S = 30.0
 CACHE_KIB = 64 << 10
@@ -34,7 +34,8 @@ CREATE TABLE prompts (
 ) WITHOUT ROWID;
 CREATE TABLE images (
     id INTEGER PRIMARY KEY, run INTEGER, prompt INTEGER, key TEXT, digest TEXT, seed INTEGER, width INTEGER,
-    height INTEGER, status TEXT, reason TEXT, verdict TEXT, unscored TEXT
+    height INTEGER, status TEXT, reason TEXT, verdict TEXT, unscored TEXT, verdict_key TEXT,
+    advice TEXT, quarantined INTEGER, against TEXT
 );
 CREATE TABLE scores (
     image INTEGER, criterion TEXT, score REAL, run INTEGER, PRIMARY KEY (image, criterion)
@@ -58,6 +59,8 @@ CREATE INDEX runs_by_time ON runs (started DESC, run_id);
 CREATE INDEX images_by_digest ON images (digest);
 CREATE INDEX images_by_run ON images (run, prompt);
 CREATE INDEX images_by_seed ON images (seed);
+CREATE INDEX images_by_other ON images (against) WHERE against IS NOT NULL;
+CREATE INDEX images_by_verdict_key ON images (verdict_key) WHERE verdict_key IS NOT NULL;
 CREATE INDEX images_not_complete ON images (status) WHERE status <> 'complete';
 CREATE INDEX scores_by_value ON scores (criterion, score, run);
 CREATE INDEX scores_by_run ON scores (criterion, run, score);
@@ -69,7 +72,7 @@ PEAK_KEY = ("base", "dtype", "offload", "width", "height", "batch", "device")
 FROM_LEDGER = ("name", "source", "license", "note", "prompt", "media_type", "bytes", "width", "height", "user", "at")
 
 _PUT_RUN = f"INSERT INTO runs (id, {', '.join(RUN_COLUMNS)}) VALUES ({', '.join('?' * (1 + len(RUN_COLUMNS)))})"
-_PUT_IMAGE = f"INSERT INTO images VALUES ({', '.join('?' * 12)})"
+_PUT_IMAGE = f"INSERT INTO images VALUES ({', '.join('?' * 16)})"
 
 Row = Mapping[str, Any]
 
@@ -132,7 +135,10 @@ def put_run(db: sqlite3.Connection, run: int, row: Row, peaks: Iterable[Row] = (
 
 
 def put_images(db: sqlite3.Connection, run: int, prompts: Sequence[Row], images: Iterable[Row]) -> None:
-    """Add the prompts of a run as its manifest has them, and its images as `Run.images` tells them."""
+    """Add the prompts of a run as its manifest has them, and its images as `Run.images` tells them.
+
+    Of a critic that failed an exam since, scores and tags stay in the journal alone: no question is answered by them.
+    """
     texts = ((run, place, p["key"], p["id"], p["text"], p["triggered"]) for place, p in enumerate(prompts))
     db.executemany("INSERT INTO prompts VALUES (?, ?, ?, ?, ?, ?)", texts)
     places = {prompt["key"]: place for place, prompt in enumerate(prompts)}
@@ -141,9 +147,10 @@ def put_images(db: sqlite3.Connection, run: int, prompts: Sequence[Row], images:
     while part := list(islice(rest, PART)):
         numbered = list(enumerate(part, number))
         db.executemany(_PUT_IMAGE, [_image(n, run, places[image["prompt_key"]], image) for n, image in numbered])
-        scores = [(n, name, float(score), run) for n, image in numbered for name, score in image["scores"].items()]
+        counted = [(n, image) for n, image in numbered if not image["quarantined"]]
+        scores = [(n, name, float(score), run) for n, image in counted for name, score in image["scores"].items()]
         db.executemany("INSERT INTO scores VALUES (?, ?, ?, ?)", scores)
-        tags = [(tag, n) for n, image in numbered for tag in image["tags"]]
+        tags = [(tag, n) for n, image in counted for tag in image["tags"]]
         db.executemany("INSERT OR IGNORE INTO tags VALUES (?, ?)", tags)
         number += len(part)
 
@@ -152,6 +159,8 @@ def _image(number: int, run: int, place: int, image: Row) -> tuple[Any, ...]:
     return (
         number, run, place, image["key"], image["digest"], image["seed"], image["width"], image["height"],
         image["status"], image["reason"], image["verdict"], image["unscored"],
+        None if image["quarantined"] or image["unscored"] else image["verdict_key"],
+        None if image["quarantined"] else image["advice"], image["quarantined"], image.get("against"),
     )  # fmt: skip
 
 
@@ -189,5 +198,5 @@ def _imported(digest: str, event: Row) -> dict[str, Any]:
     return {
         "key": event.get("name"), "digest": digest, "prompt_key": digest, "seed": None, "width": event.get("width"),
         "height": event.get("height"), "status": "imported", "reason": None, "verdict": None, "unscored": None,
-        "scores": {}, "tags": [],
+        "quarantined": False, "verdict_key": None, "advice": None, "scores": {}, "tags": [],
     }  # fmt: skip

@@ -28,6 +28,8 @@ class Item:
     at: str
     image: str | None  # of a verdict: the digest of the picture it judged
     scored: bool  # of a verdict: whether it has scores
+    passing: bool = False  # of an unscored verdict: the critic may answer another time
+    quarantined: bool = False  # of a verdict: its critic failed an exam since
     kind: str | None = None  # of an item that was not made: its kind of failure
     reason: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +55,9 @@ class State:
     timings: dict[str, dict[str, float]] = field(default_factory=dict)
     failure: dict[str, Any] | None = None
     peaks: list[Event] = field(default_factory=list)  # measured memory by role
+    exams: list[Event] = field(default_factory=list)  # what the critic was examined on, and how it did
+    since_exam: list[str] = field(default_factory=list)  # verdicts given since it last passed
+    servers: list[Event] = field(default_factory=list)  # how servers of the critic started
     last_event: str | None = None
     num_differing: int = 0  # kept images that came out with other bytes when their batch was sampled again
 
@@ -82,6 +87,8 @@ def fold(events: Iterable[Event], state: State | None = None, *, slim: bool = Fa
         try:
             if event["event"] in ("made", "unmade"):
                 state.items[event["key"]] = item_of(event, slim=slim)
+                if event["key"].startswith("verdict/"):
+                    state.since_exam.append(event["key"])
             else:
                 _FOLDS.get(event["event"], _nothing)(state, event)
         except NOT_OURS as error:
@@ -106,8 +113,8 @@ def item_of(event: Event, *, slim: bool) -> Item:
         raise TypeError("its object or its facts are of another kind")
     return Item(
         event["event"] == "made", name, event.get("bytes"), sys.intern(event["step"]), event["at"],
-        facts.get("image"), facts.get("status") != "unscored", event.get("kind"), event.get("reason"),
-        NO_FACTS if slim else facts,
+        facts.get("image"), facts.get("status") != "unscored", facts.get("passing") is True, False,
+        event.get("kind"), event.get("reason"), NO_FACTS if slim else facts,
     )  # fmt: skip
 
 
@@ -138,6 +145,19 @@ def _peak(state: State, event: Event) -> None:
     state.peaks.append(event)
 
 
+def _exam(state: State, event: Event) -> None:
+    """A critic that fails is quarantined: what it said since it last passed stays, marked."""
+    state.exams.append(event)
+    if not event["passed"]:
+        for key in state.since_exam:
+            state.items[key].quarantined = True
+    state.since_exam = []
+
+
+def _server(state: State, event: Event) -> None:
+    state.servers.append(event)
+
+
 def _ended(state: State, event: Event) -> None:
     state.status, state.ended, state.phase, state.phase_at = event["status"], event["at"], None, event["at"]
     state.timings, state.failure = event.get("timings", {}), _failure(event.get("failure"))
@@ -161,6 +181,8 @@ _FOLDS: dict[str, Callable[[State, Event], None]] = {
     "status": _status,
     "beat": _beat,
     "peak": _peak,
+    "exam": _exam,
+    "critic_server": _server,
     "ended": _ended,
     "differs": _differs,
 }
@@ -191,17 +213,18 @@ class Run:
         item = self.state.items.get(f"image/{key}")
         verdict = self.state.items.get(f"verdict/{key}")
         judged = verdict.facts if verdict else NO_FACTS
+        given = self.manifest.get("given", {}).get(key)
         settings = self.manifest["request"]["generate"]
         return {
             "key": key,
-            "digest": item.object if item else None,
+            "digest": item.object if item else given and given[0],
             "seed": seed,
             "prompt": prompt["text"],
             "prompt_key": prompt["key"],
             "prompt_id": prompt["id"],
             "width": settings["width"],
             "height": settings["height"],
-            "status": "planned" if item is None else "complete" if item.made else "failed",
+            "status": _status_of(item, given),
             "reason": item.reason if item else None,
             "at": item.at if item else None,
             "bytes": item.bytes if item else None,
@@ -209,8 +232,18 @@ class Run:
             "verdict": verdict.object if verdict else None,
             "scores": judged.get("scores", {}),
             "tags": judged.get("tags", []),
+            "advice": judged.get("advice"),
             "unscored": judged.get("reason"),
+            "verdict_key": judged.get("key"),
+            "quarantined": verdict is not None and verdict.quarantined,
         }
+
+
+def _status_of(item: Item | None, given: list[str] | None) -> str:
+    """Of an image; one that another run made and this one only reviews is complete."""
+    if item is None:
+        return "complete" if given else "planned"
+    return "complete" if item.made else "failed"
 
 
 def read_run(folder: Path, *, slim: bool = False) -> Run:

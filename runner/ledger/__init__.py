@@ -17,7 +17,8 @@ decisions journal or a dataset manifest that cannot be read is Corrupt, and noth
 What it does not know: the bytes; that is the store's. Whether a run names an object; that is its journal's.
 """
 
-from runner.ledger.held import DATASETS, DECISIONS, held, read_dataset
+from runner.ledger.decided import DECISIONS, WORDS, Decision, Decisions, decided, split_of
+from runner.ledger.held import DATASETS, held, read_dataset
 from runner.ledger.in_use import alone, using
 from runner.ledger.log import FOLDER, GENESIS, RECORD, Event, Ledger, Writer, fold, read, refuse_broken, writing
 
@@ -27,15 +28,20 @@ __all__ = [
     "FOLDER",
     "GENESIS",
     "RECORD",
+    "WORDS",
+    "Decision",
+    "Decisions",
     "Event",
     "Ledger",
     "Writer",
     "alone",
+    "decided",
     "fold",
     "held",
     "read",
     "read_dataset",
     "refuse_broken",
+    "split_of",
     "using",
     "writing",
 ]

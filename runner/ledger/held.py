@@ -1,13 +1,11 @@
 """What nobody may delete: images that a person decided on, and what a dataset version is made of.
 
-Two minimal readers of rooms that are written elsewhere. The shapes they expect:
+A decision (see `decided`) holds its image as long as one reviewer's word stands, known or not. A dataset version is a
+room that is written elsewhere; the shape this expects is `outputs/datasets/<version>/manifest.json`: canonical JSON, an
+object whose `items` is a list of objects, each with a digest under `object`. Hidden folders are unfinished and count
+for nothing.
 
-- `outputs/decisions/journal.jsonl`: a hash-chained log as a run's; an event with a digest under `image` and a word
-  under `decision`. The last one of each image counts; `"decision": null` takes it back.
-- `outputs/datasets/<version>/manifest.json`: canonical JSON, an object whose `items` is a list of objects, each with a
-  digest under `object`. Hidden folders are unfinished and count for nothing.
-
-Whatever of this cannot be read holds everything: Corrupt. What they do not know: what a decision or a dataset means.
+Whatever of this cannot be read holds everything: Corrupt. What it does not know: what a decision or a dataset means.
 """
 
 from __future__ import annotations
@@ -18,16 +16,15 @@ from typing import Any
 
 from runner import journal, store
 from runner.errors import Corrupt, Fault, first_line
+from runner.ledger.decided import DECISIONS, WORDS, decided
 
-DECISIONS = "decisions"
 DATASETS = "datasets"
-WORDS = ("approve", "reject", "maybe")
 MAX_MANIFEST_BYTES = 1 << 30
 
 
 def held(outputs: Path) -> dict[str, str]:
     """Why each held object is held, by digest. Raises Corrupt when a part of it cannot be read: all is held then."""
-    reasons = _decided(outputs / DECISIONS)
+    reasons = _decided(outputs)
     folder = outputs / DATASETS
     try:
         versions = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -41,23 +38,16 @@ def held(outputs: Path) -> dict[str, str]:
     return reasons
 
 
-def _decided(folder: Path) -> dict[str, str]:
-    chain = journal.Chain(folder)
-    last: dict[str, Any] = {}
+def _decided(outputs: Path) -> dict[str, str]:
     try:
-        for event in chain:
-            if isinstance(event.get("image"), str) and "decision" in event:
-                last[event["image"]] = event["decision"]
-    except OSError as error:
-        raise _unreadable(folder / journal.JOURNAL, f"cannot be read ({error.strerror})") from error
-    if chain.problem is not None:
-        raise _unreadable(folder / journal.JOURNAL, chain.problem)
-    return {digest: _said(word) for digest, word in last.items() if word is not None}
+        return {decision.image: _said(decision.word) for decision in decided(outputs).standing}
+    except Corrupt as error:
+        raise _unreadable(outputs / DECISIONS / journal.JOURNAL, error.faults[0].what) from error
 
 
-def _said(word: Any) -> str:
+def _said(word: str) -> str:
     known = f"a person decided on it: {word}"
-    return known if word in WORDS else f"a person decided on it, in a word that is not known here ({str(word)[:40]!r})"
+    return known if word in WORDS else f"a person decided on it, in a word that is not known here ({word[:40]!r})"
 
 
 def read_dataset(version: Path) -> dict[str, Any]:

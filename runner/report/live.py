@@ -19,6 +19,8 @@ SPOKEN = {
     "verifying": "verifying",
 }
 
+OF_CRITIC = {"loading": "loading the critic", "warming": "examining the critic"}
+
 
 def spoken(status: str) -> str:
     """A status in words."""
@@ -26,9 +28,10 @@ def spoken(status: str) -> str:
 
 
 def _told(event: Event) -> str:
-    """A status, and for whom it waits."""
+    """A status, of the critic in its own words, and for whom it waits."""
     reason = event.get("reason")
-    return spoken(event["status"]) + (f": {reason}" if reason else "")
+    told = OF_CRITIC.get(event["status"]) if event.get("role") == "critic" else None
+    return (told or spoken(event["status"])) + (f": {reason}" if reason else "")
 
 
 class Live:
@@ -82,4 +85,12 @@ def plain_line(event: Event) -> str | None:
         return _told(event)
     if event["event"] == "lease_taken_over":
         return f"took over {event['device']} from a process that died: {who(event['before'])}"
+    if event["event"] == "exam":
+        return (
+            f"the critic passed its exam in {event['took_s']:.1f} s"
+            if event["passed"]
+            else "the critic failed its exam"
+        )
+    if event["event"] == "critic_server":
+        return f"critic server: {event['phase']} ({event['took_s']:.1f} s)" if "took_s" in event else None
     return f"{event['key']} was not made: {event['reason']}" if event["event"] == "unmade" else None

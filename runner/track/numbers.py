@@ -15,6 +15,7 @@ from typing import Any
 
 from runner import journal
 from runner.timing import percentile
+from runner.track.review_numbers import gone, review_metrics
 
 PARAM_SECTIONS = ("generate", "runtime")
 NUM_CURVE_POINTS = 50  # of the images that are complete, while they are being made
@@ -23,6 +24,7 @@ NUM_CURVE_POINTS = 50  # of the images that are complete, while they are being m
 def params_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """What the runs of a table are compared by; prompts and the whole request are artifacts."""
     request, pins = manifest["request"], manifest["pins"]
+    critic = request["critic"] or {}
     params = {
         "experiment": request["name"],
         "mode": request["mode"],
@@ -36,8 +38,9 @@ def params_of(manifest: Mapping[str, Any]) -> dict[str, Any]:
         "trigger.token": request["trigger"]["token"] or "none",
         "trigger.mode": request["trigger"]["mode"],
         "prompt.set": request["prompt"]["set"],
-        "critic.profile": request["critic"]["profile"] or "none",
-        "critic.version": request["critic"]["version"],
+        "critic.profile": critic.get("profile") or "none",
+        "critic.version": critic.get("version", "none"),
+        "critic.runtime": (request.get("critic_runtime") or {}).get("id", "none"),
         "hardware": request["hardware"]["id"],
         "device": manifest["environment"]["device"],
     }
@@ -69,7 +72,7 @@ def metrics_of(run: journal.Run) -> dict[str, float]:
         "images/complete": sum(1 for image in images if image["status"] == "complete"),
         "images/failed": sum(1 for image in images if image["status"] == "failed"),
     }
-    metrics |= token_metrics(run.manifest["tokens"]) | _review_metrics(images) | _peak_metrics(run.state.peaks)
+    metrics |= token_metrics(run.manifest["tokens"]) | review_metrics(run) | _peak_metrics(run.state.peaks)
     metrics["run.attempts"] = run.state.attempts
     for phase, row in run.state.timings.items():
         metrics |= {f"phase/{phase}/{name}": row[name] for name in ("total_s", "p50_s", "p95_s", "count")}
@@ -100,24 +103,6 @@ def _peak_metrics(peaks: Iterable[journal.Event]) -> dict[str, float]:
     for peak in peaks:
         name = f"memory/{peak['role']}/peak_mib"
         metrics[name] = max(metrics.get(name, 0.0), float(peak["peak_mib"]))
-    return metrics
-
-
-def _review_metrics(images: list[dict[str, Any]]) -> dict[str, float]:
-    metrics: dict[str, float] = {}
-    reviewed = [image for image in images if image["verdict"]]
-    if not reviewed:
-        return metrics
-    for criterion in {name for image in reviewed for name in image["scores"]}:
-        scores = [image["scores"][criterion] for image in reviewed if criterion in image["scores"]]
-        metrics[f"review/{criterion}/mean"] = sum(scores) / len(scores)
-        metrics[f"review/{criterion}/p10"] = percentile(scores, 0.1)
-        metrics[f"review/{criterion}/p90"] = percentile(scores, 0.9)
-    unscored = [image["unscored"] for image in reviewed if image["unscored"]]
-    metrics["review/unscored"] = len(unscored)
-    for reason in unscored:
-        name = f"review/{reason.partition(':')[0]}"
-        metrics[name] = metrics.get(name, 0) + 1
     return metrics
 
 
@@ -181,13 +166,13 @@ def begun_points(run: journal.Run, history: History) -> list[Point]:
 
 
 def ended_points(attempts: Iterable[journal.Run]) -> list[Point]:
-    """Every metric at the end of every attempt; a class of failures that a later attempt knows no more becomes 0."""
+    """Every metric at the end of every attempt, and what became of those that a later attempt knows no more."""
     points: list[Point] = []
-    classes: set[str] = set()
+    known: set[str] = set()
     for run in attempts:
         metrics = metrics_of(run)
-        metrics = dict.fromkeys(classes - metrics.keys(), 0.0) | metrics
-        classes |= {name for name in metrics if name.startswith("review/") and name.count("/") == 1}
+        metrics = gone(known, metrics) | metrics
+        known |= metrics.keys()
         at_ms = milliseconds(run.state.last_event)
         points += [Point(name, float(value), at_ms) for name, value in metrics.items()]
     return points

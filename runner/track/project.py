@@ -20,11 +20,13 @@ from filelock import FileLock
 
 from runner import gpu, journal
 from runner.config.tree import Track
-from runner.errors import Corrupt, Failed, Fault
-from runner.store import open_store
+from runner.errors import Corrupt, Failed, Fault, RunnerError
+from runner.store import Objects, open_store
 from runner.track import place
 from runner.track.numbers import History, Point, begun_points, ended_points, milliseconds, params_of, table_of, tags_of
 from runner.track.place import store_uri
+from runner.track.review_numbers import review_tags
+from runner.track.review_table import BLANK, has_blanks, pictures_of, review_table
 
 MLFLOW_STATUS = {
     "complete": "FINISHED",
@@ -51,8 +53,8 @@ def project(folder: Path, track: Track, *, again: bool = False) -> str:
         pointer = {} if again else place.read_pointer(folder)
         shown = pointer.get("thumbnails", {}) if pointer.get("mlflow_run_id") == mlflow_id else {}
         if ended:
-            _log_artifacts(client, mlflow_id, run)
             shown = _log_thumbnails(client, mlflow_id, run, track, shown)
+            _log_artifacts(client, mlflow_id, run, shown)
             client.set_terminated(mlflow_id, MLFLOW_STATUS[status], milliseconds(run.state.last_event))
         pointer = {
             "mlflow_run_id": mlflow_id, "uri": track.uri and place.shown_uri(track.uri), "experiment": track.experiment,
@@ -131,7 +133,7 @@ def _mlflow_run(client: Any, experiment: str, run: journal.Run, status: str) -> 
     """The MLflow run that carries this manifest's digest as a tag; a new one the first time."""
     from mlflow.entities import Param, RunTag
 
-    tags = tags_of(run.manifest, run.folder)
+    tags = tags_of(run.manifest, run.folder) | review_tags(run)
     wanted = f"tags.run_id = '{run.id}' AND tags.manifest = '{tags['manifest']}'"
     found = client.search_runs([experiment], wanted, max_results=1)
     if found:
@@ -157,17 +159,15 @@ def _log_numbers(client: Any, mlflow_id: str, points: list[Point], status: str) 
 # ---- files
 
 _TOKEN_COLUMNS = ("prompt", "encoder", "raw", "overhead", "templated", "limit", "headroom", "trigger_pieces", "lost")
-_REVIEW_COLUMNS = ("key", "prompt", "seed", "status", "digest", "scores", "tags", "unscored", "verdict")
 
 
-def _log_artifacts(client: Any, mlflow_id: str, run: journal.Run) -> None:
+def _log_artifacts(client: Any, mlflow_id: str, run: journal.Run, shown: Mapping[str, str]) -> None:
     """Files at the artifact root, each written over on a resume: pictures, records, and tables that the UI shows."""
     from mlflow.entities import RunTag
 
-    tables = {
-        "tokens.json": table_of(run.manifest["tokens"], _TOKEN_COLUMNS),
-        "review.json": table_of(run.images(), _REVIEW_COLUMNS),
-    }
+    logged = {key: f"images/{_thumbnail(key, run)}" for key in shown}
+    review = review_table(run, _store_of(run), logged)
+    tables = {"tokens.json": table_of(run.manifest["tokens"], _TOKEN_COLUMNS), "review.json": review}
     records = {"contract.json": run.manifest["contract"], "request.json": run.manifest["request"], **tables}
     with tempfile.TemporaryDirectory() as scratch:
         for name, value in records.items():
@@ -175,9 +175,19 @@ def _log_artifacts(client: Any, mlflow_id: str, run: journal.Run) -> None:
         for name in (journal.MANIFEST, "grid.png", "report.html"):
             if (run.folder / name).exists():
                 (Path(scratch) / name).write_bytes((run.folder / name).read_bytes())
+        if has_blanks(review):
+            _draw_blank(Path(scratch) / BLANK)
         client.log_artifacts(mlflow_id, scratch)
-    shown = [{"path": name, "type": "table"} for name in tables]  # MLflow's own mark of a table, see log_table
-    client.log_batch(mlflow_id, tags=[RunTag("mlflow.loggedArtifacts", json.dumps(shown))])
+    marks = [{"path": name, "type": "table"} for name in tables]  # MLflow's own mark of a table, see log_table
+    client.log_batch(mlflow_id, tags=[RunTag("mlflow.loggedArtifacts", json.dumps(marks))])
+
+
+def _store_of(run: journal.Run) -> Objects | None:
+    """The store of a run; None where it cannot be opened from here: MLflow then shows what the journal says."""
+    try:
+        return open_store(run.folder.parent.parent, None)
+    except RunnerError:
+        return None
 
 
 def _log_thumbnails(
@@ -187,17 +197,17 @@ def _log_thumbnails(
 
     `shown` is what an earlier projection logged, by key: it need not be sent again. Returns what is logged now.
     """
-    images = [image for image in run.images() if image["digest"]][: MAX_THUMBNAILS if track.thumbnails else 0]
-    new = [image for image in images if shown.get(image["key"]) != image["digest"]]
+    pictures = pictures_of(run, MAX_THUMBNAILS if track.thumbnails else 0)
+    new = {key: digest for key, digest in pictures.items() if shown.get(key) != digest}
     if not new:
         return dict(shown)
     objects = open_store(run.folder.parent.parent, None)
     now = dict(shown)
     with tempfile.TemporaryDirectory() as scratch:
-        for image in new:
+        for key, digest in new.items():
             with contextlib.suppress(Corrupt, Failed):
-                _draw(Path(scratch) / _thumbnail(image["key"], run), objects.get(image["digest"]))
-                now[image["key"]] = image["digest"]
+                _draw(Path(scratch) / _thumbnail(key, run), objects.get(digest))
+                now[key] = digest
         client.log_artifacts(mlflow_id, scratch, "images")
     client.set_tag(mlflow_id, "mlflow.loggedImages", True)
     return now
@@ -218,3 +228,11 @@ def _draw(path: Path, data: bytes) -> None:
         small = compress_image_size(picture.convert("RGB"))
     path.with_name(path.name + ".png").write_bytes(data)
     small.save(path.with_name(path.name + "+compressed.webp"))
+
+
+def _draw_blank(path: Path) -> None:
+    """What stands in a table where an image has no thumbnail."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True)
+    Image.new("RGB", (64, 64), (128, 128, 128)).save(path)

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,17 +15,20 @@ import typer
 from runner.errors import Corrupt, Failed, Fault, Refused, choose
 from runner.verbs import show
 from runner.verbs import status as telling
+from runner.verbs.critic.commands import critics
+from runner.verbs.options import AsJson, Outputs
+from runner.verbs.options import root as _root
+from runner.verbs.options import tell as _print
+from runner.verbs.options import there as _there
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 UsageError: Any = typer.BadParameter.__bases__[0]  # typer brings a click of its own, or uses the installed one
 devices = typer.Typer(add_completion=False, rich_markup_mode=None)
 exports = typer.Typer(add_completion=False, rich_markup_mode=None, no_args_is_help=True)
 VERBS = (
-    "status", "inspect", "find", "verify", "compare", "import", "delete", "gc", "export", "rebuild", "gpu", "ui",
+    "status", "inspect", "find", "verify", "compare", "critic", "import", "delete", "gc", "export", "rebuild", "gpu",
+    "ui",
 )  # fmt: skip
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON value on standard output.")]
-Outputs = Annotated[Path | None, typer.Option(help="Root of everything written; RUNNER_OUTPUTS or ./outputs.")]
 
 
 @app.command()
@@ -266,6 +269,7 @@ def hold(
     raise typer.Exit(leasing.hold(device, role, need_mib, wait, command))
 
 
+app.add_typer(critics, name="critic", help="Profiles and their lock, the exam, and what verdicts are worth.")
 app.add_typer(devices, name="gpu")
 app.add_typer(exports, name="export", help="Derived folders for people.")
 
@@ -305,19 +309,3 @@ def call(words: list[str]) -> int:
             print(json.dumps({"status": "refused", "exit_code": Refused.exit_code, "faults": [fault.as_dict()]}))
         return Refused.exit_code
     return code if isinstance(code, int) else 0
-
-
-def _root(outputs: Path | None) -> Path:
-    return (outputs or Path(os.environ.get("RUNNER_OUTPUTS", "outputs"))).absolute()
-
-
-def _there(outputs: Path | None) -> Path:
-    """The root, for a question about what is in it. Raises Refused for one that was named and is no folder."""
-    if outputs is not None and not outputs.is_dir():
-        fix = "Name the outputs folder of your runs with --outputs DIR"
-        raise Refused(Fault("outputs_missing", "--outputs", f"{outputs} is no folder", fix))
-    return _root(outputs)
-
-
-def _print(value: Any, as_json: bool, for_people: Callable[[Any], str]) -> None:
-    print(json.dumps(value) if as_json else for_people(value))

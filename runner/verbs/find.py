@@ -1,4 +1,8 @@
-"""`find`: images across runs, by what made them and by what was said of them."""
+"""`find`: images across runs, by what made them and by what was said of them.
+
+A verdict of a critic that failed an exam since is no answer to a question about scores, tags or advice: such an image
+is found by everything else, and reads `quarantined`.
+"""
 
 from __future__ import annotations
 
@@ -32,17 +36,19 @@ def show(value: Mapping[str, Any]) -> str:
     if not images:
         return f"{total} images" if total else "No image is so."
     criteria = sorted({name for image in images for name in image["scores"]})
-    rows = [_row(image, criteria) for image in images]
+    advised = ["advice"] * any(image["advice"] or image["quarantined"] for image in images)
+    rows = [_row(image, criteria, advised) for image in images]
     more = f"\n{len(images)} of {total} images; --limit shows more" if len(images) < total else ""
-    return table(["image", "run", "key", "status", *criteria, "prompt"], rows) + more
+    return table(["image", "run", "key", "status", *advised, *criteria, "prompt"], rows) + more
 
 
-def _row(image: Mapping[str, Any], criteria: Sequence[str]) -> list[str]:
+def _row(image: Mapping[str, Any], criteria: Sequence[str], advised: Sequence[str]) -> list[str]:
     status = "deleted" if image["deleted"] else image["status"]
+    advice = ["quarantined" if image["quarantined"] else image["advice"] or ""] * len(advised)
     scores = (image["scores"].get(name) for name in criteria)
     told = ["" if score is None else f"{score:.3f}" for score in scores]
     name = (image["digest"] or "")[:16]
-    return [name, image["run_id"] or "(imported)", str(image["key"]), status, *told, image["prompt"] or ""]
+    return [name, image["run_id"] or "(imported)", str(image["key"]), status, *advice, *told, image["prompt"] or ""]
 
 
 def _bounds(option: str, words: Sequence[str]) -> tuple[tuple[str, float], ...]:
@@ -65,7 +71,17 @@ def _refuse_unreadable(query: index.ImageQuery) -> None:
     """Bytes of a command line that are no text stand in no prompt and name nothing; a seed has 32 bits."""
     if query.seed is not None and not 0 <= query.seed < 2**32:
         raise Refused(Fault("bad_option", "--seed", f"{query.seed} is no seed", "Write a number from 0 to 4294967295"))
-    words = (query.run, query.experiment, query.lora, query.base, query.prompt, query.tag, query.status, query.sort)
+    words = (
+        query.run,
+        query.experiment,
+        query.lora,
+        query.base,
+        query.prompt,
+        query.tag,
+        query.advice,
+        query.status,
+        query.sort,
+    )
     for word in words:
         try:
             (word or "").encode()

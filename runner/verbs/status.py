@@ -96,7 +96,7 @@ def _row(folder: Path, known: dict[Path, Reader], book: ledger.Ledger) -> dict[s
         "experiment": run.manifest["request"]["name"],
         "status": "corrupt" if run.problem else run.status(gpu.alive),
         "planned": len(run.manifest["images"]),
-        "complete": images["made"],
+        "complete": images["made"] + len(run.manifest.get("given", {})),
         "failed": images["unmade"],
         "phase": run.state.phase,
         "started": run.state.started,

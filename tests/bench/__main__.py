@@ -13,7 +13,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import demo, hashing, index, inspect, journal, prompts, refusal, resume, sampler, verify
+from tests.bench import critic, critic_accuracy, demo, hashing, index, inspect, journal, prompts, refusal, resume, sampler, verify
 from tests.bench.timed import Row
 
 BENCHES: dict[str, Callable[[int], list[Row]]] = {
@@ -27,6 +27,8 @@ BENCHES: dict[str, Callable[[int], list[Row]]] = {
     "hashing": hashing.measure,
     "verify": verify.measure,
     "index": index.measure,
+    "critic": critic.measure,
+    "critic_accuracy": critic_accuracy.measure,
 }
 
 

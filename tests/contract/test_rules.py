@@ -23,7 +23,7 @@ NO_CANNOT_TELL = {"lora.accept_unknown": "the base is not here"}
 DIGESTS: Mapping[str, Callable[[], str]] = {
     "base_model": lambda: weights_digest(PACKAGE / "shapes"),
     "lora": lambda: hashlib.sha256((PACKAGE / "emblem" / "emblem.safetensors").read_bytes()).hexdigest(),
-    "critic": lambda: weights_digest(PACKAGE / "shapes_clip"),
+    "critic_runtime": lambda: weights_digest(PACKAGE / "shapes_clip"),
 }
 
 
@@ -34,15 +34,6 @@ DIGESTS: Mapping[str, Callable[[], str]] = {
             {"stages": ["critique", "generate"]},
             "stages: are ['critique', 'generate']: images must be generated before they are reviewed, each stage once. "
             "Use stages=[generate] or stages=[generate,critique].",
-        ),
-        (
-            {"stages": ["generate"]},
-            "critic: shapes_v1 would be ignored: stages has no critique. "
-            "Choose critic=none, or stages=[generate,critique].",
-        ),
-        (
-            {"critic.profile": None},
-            "critic: is none, and stages asks for critique. Choose critic=shapes_v1, or stages=[generate].",
         ),
         (
             {"generate.negative_prompt": "ugly", "generate.guidance_scale": 1},
@@ -73,22 +64,6 @@ DIGESTS: Mapping[str, Callable[[], str]] = {
             "prompt.required: names 'sky', which prompt.sections does not list. Known: subject, background.",
         ),
         (
-            {"critic.backend": None},
-            "critic.backend: is null in profile shapes_v1. Name it in the profile.",
-        ),
-        (
-            {"critic.path": None},
-            "critic.path: is null in profile shapes_v1. Name it in the profile.",
-        ),
-        (
-            {"critic.criteria": []},
-            "critic.criteria: is empty: nothing would be judged. List what is judged.",
-        ),
-        (
-            {"critic.scale": {"min": 1.0, "max": 1.0}},
-            "critic.scale: runs from 1 to 1. Set min below max.",
-        ),
-        (
             {"generate.scheduler": "EulerScheduler"},
             "generate.scheduler: EulerScheduler is not in the installed diffusers. "
             "Name a class that it exports, such as EulerDiscreteScheduler or StableDiffusionXLPipeline.",
@@ -116,10 +91,6 @@ DIGESTS: Mapping[str, Callable[[], str]] = {
         (
             {"lora.path": "nowhere.safetensors"},
             "lora.path: nowhere.safetensors is not there. Set lora.path to the .safetensors file, or the PEFT folder.",
-        ),
-        (
-            {"critic.path": "nowhere"},
-            "critic.path: nowhere is not there. Name the folder that holds it.",
         ),
         (
             {"base_model.path": "nowhere", **NO_CANNOT_TELL},
@@ -291,7 +262,7 @@ def test_a_base_that_is_not_there_is_one_fault_and_not_two() -> None:
     assert fault.code == "base_missing"
 
 
-@pytest.mark.parametrize("party", ["base_model", "lora", "critic"])
+@pytest.mark.parametrize("party", ["base_model", "lora", "critic_runtime"])
 def test_weights_with_another_digest_than_the_card_are_altered(party: str) -> None:
     (fault,) = fakes.faults(fakes.request({f"{party}.sha256": "0" * 64}))
     assert (fault.code, fault.where) == ("weights_altered", f"{party}.sha256")
@@ -299,15 +270,15 @@ def test_weights_with_another_digest_than_the_card_are_altered(party: str) -> No
     assert fault.fix == "Get the files again, or mend the card if they are the right ones"
 
 
-@pytest.mark.parametrize("party", ["base_model", "lora", "critic"])
+@pytest.mark.parametrize("party", ["base_model", "lora", "critic_runtime"])
 def test_weights_with_the_digest_of_the_card_are_accepted(party: str) -> None:
     assert not fakes.faults(fakes.request({f"{party}.sha256": DIGESTS[party]()}))
 
 
 def test_every_fault_of_a_request_is_said_at_once() -> None:
-    asked = fakes.request({"lora.path": "a", "base_model.path": "b", "critic.path": "c", "hardware.index": 2})
+    asked = fakes.request({"lora.path": "a", "base_model.path": "b", "critic_runtime.path": "c", "hardware.index": 2})
     codes = [fault.code for fault in fakes.faults(asked)]
-    assert codes == ["setting_ignored", "base_missing", "lora_missing", "critic_missing"]
+    assert codes == ["critic_missing", "setting_ignored", "base_missing", "lora_missing"]
 
 
 # ---- what a card and a reason can settle, on bases of which the configs are here
@@ -401,73 +372,7 @@ def test_both_sides_of_an_undecided_family_are_named(tmp_path: Path) -> None:
         contract.check(asked)
 
 
-# ---- the critic's profile and folder
-
-
-def profile(**changes: Any) -> Mapping[str, Any]:
-    """The profile of the demo with its first criterion changed."""
-    first, *others = fakes.composed()["critic"]["criteria"]
-    return {"critic.criteria": [{**first, **changes}, *others]}
-
-
-@pytest.mark.parametrize(
-    ("changes", "what", "fix"),
-    [
-        ({"labels": []}, "is a choice with 0 labels and the template ", "List its labels, and write {label} once in "),
-        ({"template": "a star"}, "labels and the template 'a star'", "List its labels, and write {label} once in "),
-        ({"template": "{label} {label}"}, "labels and the template '{label} {label}'", "List its labels, and write "),
-        ({"template": "{label"}, "labels and the template '{label'", "List its labels, and write {label} once in "),
-        ({"template": "{0}"}, "labels and the template '{0}'", "List its labels, and write {label} once in "),
-        ({"kind": "reference", "references": None}, "is a reference without pictures", "Name a folder of PNG files"),
-    ],
-)
-def test_a_criterion_that_could_not_be_scored_is_refused(changes: Mapping[str, Any], what: str, fix: str) -> None:
-    (fault,) = fakes.faults(fakes.request(profile(**changes)))
-    assert (fault.code, fault.where) == ("missing_value", f"critic.criteria ({first_id()})")
-    assert what in fault.what and fault.fix.startswith(fix)
-
-
-def first_id() -> str:
-    return str(fakes.composed()["critic"]["criteria"][0]["id"])
-
-
-def test_a_criterion_that_stands_twice_is_refused() -> None:
-    criteria = fakes.composed()["critic"]["criteria"]
-    message = f"critic.criteria ({first_id()}): stands twice in the profile. Give each criterion an id of its own."
-    assert set(fakes.said(fakes.request({"critic.criteria": [criteria[0], criteria[0]]}))) == {message}
-
-
-@pytest.mark.parametrize("name", ["config.json", "preprocessor_config.json", "tokenizer_config.json", "*.safetensors"])
-def test_a_critic_folder_without_one_of_its_files_is_refused(tmp_path: Path, name: str) -> None:
-    folder = Path(shutil.copytree(PACKAGE / "shapes_clip", tmp_path / "critic"))
-    for file in folder.glob(name):
-        file.unlink()
-    message = f"critic.path: {folder} has no {name}. Name a CLIPModel folder with its processor."
-    assert fakes.said(fakes.request({"critic.path": str(folder)})) == [message]
-
-
-def test_reference_pictures_that_are_not_there_are_named() -> None:
-    asked = fakes.request(profile(kind="reference", references="nowhere"))
-    message = f"critic.criteria ({first_id()}): nowhere is not there. Name the folder that holds it."
-    assert fakes.said(asked) == [message]
-
-
 # ---- pins
-
-
-def profile_digest(changes: Mapping[str, Any]) -> str:
-    return contract.profile_digest(fakes.request(changes).critic)
-
-
-def test_a_profile_is_pinned_without_the_places_of_its_files() -> None:
-    elsewhere = {"critic.path": "elsewhere", "critic.sha256": "0" * 64, "critic.max_unscored_share": 0.5}
-    assert profile_digest(elsewhere) == profile_digest({})
-    assert profile_digest(profile(references="a")) == profile_digest(profile(references="b"))
-
-
-@pytest.mark.parametrize("changes", [{"critic.version": 99}, profile(question="?"), profile(references="a")])
-def test_a_profile_is_pinned_with_everything_that_decides_a_score(changes: Mapping[str, Any]) -> None:
-    assert profile_digest(changes) != profile_digest({})
 
 
 @pytest.mark.parametrize(
@@ -475,11 +380,11 @@ def test_a_profile_is_pinned_with_everything_that_decides_a_score(changes: Mappi
     [
         ("base_model", "unet/config.json", "base_files"),
         ("base_model", "tokenizer/merges.txt", "base_files"),
-        ("critic", "preprocessor_config.json", "critic_files"),
+        ("critic_runtime", "preprocessor_config.json", "critic_files"),
     ],
 )
 def test_a_config_beside_the_weights_is_pinned(tmp_path: Path, party: str, file: str, pin: str) -> None:
-    shipped = PACKAGE / {"base_model": "shapes", "critic": "shapes_clip"}[party]
+    shipped = PACKAGE / {"base_model": "shapes", "critic_runtime": "shapes_clip"}[party]
     folder = Path(shutil.copytree(shipped, tmp_path / "copy"))
     asked = fakes.request({f"{party}.path": str(folder)})
     before = contract.pin(contract.check(asked)).as_dict()
@@ -494,7 +399,7 @@ def test_a_config_beside_the_weights_is_pinned(tmp_path: Path, party: str, file:
 
 def test_the_contract_card_answers_every_question_of_the_demo() -> None:
     found = {finding.question: finding.answer for finding in contract.check(fakes.request()).findings}
-    questions = ("base family", "LoRA family", "trigger token", "rank", "alpha", "binding")
+    questions = ("base family", "LoRA family", "trigger token", "rank", "alpha", "binding", "critic profile")
     assert found == dict.fromkeys(questions, "agrees")
 
 

@@ -1,103 +1,102 @@
-"""A verdict is scored inside the scale with evidence, or unscored with the reason; never a guess."""
+"""The record of a verdict: everything that was asked and said, and the same bytes whenever the same was said."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from runner.config.tree import Criterion, CriticProfile
-from runner.critic.clip import asked_label
-from runner.critic.verdict import CriterionScore, Verdict, validated
-from runner.plan import PromptPlan
-from tests import fakes
+from runner import store
+from runner.builtin import world
+from runner.contract.profile import profile_digest
+from runner.critic import ask, verdict
+from runner.critic.question import Question, Reply, Unanswered
+from tests.critic import asking
+from tests.critic.test_critic_ask import Scripted, failing
 
-COMMON = {"image": "a" * 64, "prompt": "a red circle", "profile": {"id": "shapes_v1"}, "model": {"backend": "clip"}}
-
-
-def profile() -> CriticProfile:
-    return fakes.request().critic
+GREY = asking.picture(b"no picture")
 
 
-def criterion(name: str) -> Criterion:
-    return next(c for c in profile().criteria if c.id == name)
+def recorded(question: Question, *script: Reply | Unanswered) -> tuple[dict[str, Any], dict[str, Any]]:
+    backend = Scripted([*script])
+    judged = ask.judge(backend, question)
+    record = verdict.record_of(question, judged, backend)
+    return record, verdict.facts_of(question, judged, record, verdict.key_of(question, backend))
 
 
-def prompt(text: str, **sections: str) -> PromptPlan:
-    return PromptPlan("p", "p", text, sections, False)
+def test_a_verdict_names_image_profile_request_model_and_sampling() -> None:
+    question = asking.question()
+    record, _ = recorded(question)
+    assert record["image"] == question.images[0].digest
+    assert record["profile"] == {"id": "shapes", "version": 2, "digest": profile_digest(question.profile)}
+    assert record["model"] == {"backend": "scripted"}
+    assert record["sampling"]["max_tokens"] == 900
+    assert "a red star on a blue background" in record["request"]["text"]
+    assert store.is_name(record["request"]["digest"])
 
 
-def score(value: float = 0.9, **changes: Any) -> CriterionScore:
-    given: dict[str, Any] = {"rule": "prompt.shape", "group": "prompt", "score": value, "asked": "circle"}
-    return CriterionScore(**{**given, "found": "circle", "similarities": {"circle": 0.3}, "tags": (), **changes})
+def test_a_scored_verdict_has_scores_findings_advice_and_the_raw_reply() -> None:
+    wrong = asking.question("a red star on a blue background", asking.picture(world.Scene("star", "red", "pink")))
+    record, facts = recorded(wrong)
+    assert (record["status"], record["reason"]) == ("scored", None)
+    assert record["tags"] == facts["tags"] == [record["findings"][0]["tag"]]
+    assert (facts["scores"]["background"], facts["scores"]["colour"]) == (0.0, 1.0)
+    assert record["rules"] == [record["findings"][0]["rule"]]
+    assert record["advice"]["recommend"] == facts["advice"] == "reject"
+    assert json.loads(record["attempts"][0]["reply"])["criteria"]["background"]["score"] == 0
 
 
-def judged(criteria: dict[str, CriterionScore], *tags: str) -> Verdict:
-    return validated(COMMON, criteria, tags, {}, profile())
+def test_what_was_not_judged_has_no_score_and_not_a_0() -> None:
+    record, facts = recorded(asking.question())
+    assert record["criteria"]["concept"]["score"] is None
+    assert "concept" not in facts["scores"]
 
 
-# ---- what the prompt asks for
+def test_an_unscored_verdict_has_class_and_detail_and_every_raw_reply() -> None:
+    record, facts = recorded(asking.question(), *[Reply("I would say it is fine.")] * 3)
+    assert (record["status"], record["criteria"], record["advice"]) == ("unscored", {}, None)
+    assert record["reason"].startswith("parse: ")
+    assert [attempt["reply"] for attempt in record["attempts"]] == ["I would say it is fine."] * 3
+    assert (facts["scores"], facts["num_attempts"], facts["retried"]) == ({}, 3, ["parse"] * 3)
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "sections", "asked"),
-    [
-        ("shape", "a circle on a blue background", {}, "circle"),
-        ("shape", "a red circle on a blue background", {}, None),
-        ("shape", "", {"subject": "a large Yellow STAR"}, "star"),
-        ("shape", "", {"subject": "starfish"}, None),
-        ("shape", "", {"subject": "a star and a ring"}, None),
-        ("shape", "a star", {"subject": "a <emblem>"}, None),
-        ("colour", "a red shape on a blue background", {}, "red"),
-        ("colour", "a circle on a blue background", {}, None),
-        ("colour", "", {"subject": "a cyan triangle", "background": "on a black background"}, "cyan"),
-        ("background", "a red circle on a blue background", {}, "blue"),
-        ("background", "", {"subject": "a red circle", "background": "on a blue background"}, "blue"),
-    ],
-)
-def test_the_asked_label_is_the_one_the_prompt_names(
-    name: str, text: str, sections: dict[str, str], asked: str | None
-) -> None:
-    assert asked_label(criterion(name), prompt(text, **sections)) == asked
+@pytest.mark.parametrize(("failure", "passing"), [("timeout", True), ("refused", False), ("image_not_seen", False)])
+def test_only_what_may_pass_is_asked_about_again_by_the_next_run(failure: str, passing: bool) -> None:
+    _, facts = recorded(asking.question(), *[failing(failure)] * 3)
+    assert facts["passing"] is passing
 
 
-# ---- what is checked of an answer
+def test_the_same_answer_is_the_same_bytes_and_times_stand_beside_it() -> None:
+    first, facts = recorded(asking.question())
+    again, _ = recorded(asking.question())
+    assert store.canonical(first) == store.canonical(again)
+    assert "latency_s" in facts and "latency_s" not in json.dumps(first)
 
 
-def test_a_sound_answer_is_scored() -> None:
-    verdict = judged({"shape": score()})
-    assert (verdict.status, verdict.reason, verdict.criteria["shape"].score) == ("scored", None, 0.9)
+def test_bytes_that_do_not_decode_have_no_request_and_still_a_record() -> None:
+    record, _ = recorded(asking.question("x", GREY), failing("image_not_seen"))
+    assert (record["request"]["digest"], record["status"]) == (None, "unscored")
 
 
-@pytest.mark.parametrize(
-    ("criteria", "tags", "reason"),
-    [
-        ({}, (), "schema: no criterion of the profile applies to this prompt"),
-        ({"beauty": score()}, (), "schema: 'beauty' is no criterion of the profile"),
-        ({"shape": score(1.01)}, (), "schema: shape is 1.01, outside the scale"),
-        ({"shape": score(-0.01)}, (), "schema: shape is -0.01, outside the scale"),
-        ({"shape": score(similarities={})}, (), "schema: shape has no evidence"),
-        ({"shape": score()}, ("ugly",), "schema: tag 'ugly' is not in the vocabulary"),
-    ],
-)
-def test_an_unsound_answer_is_unscored_with_the_reason_and_no_scores(
-    criteria: dict[str, CriterionScore], tags: tuple[str, ...], reason: str
-) -> None:
-    verdict = judged(criteria, *tags)
-    assert (verdict.status, verdict.reason, verdict.criteria, verdict.tags) == ("unscored", reason, {}, ())
+def keys(**changes: Any) -> str:
+    backend = Scripted([])
+    backend.identity = changes.pop("identity", backend.identity)
+    return verdict.key_of(asking.question(changes.pop("text", asking.SENTENCE), **changes), backend)
 
 
-@pytest.mark.parametrize("bound", [0.0, 1.0])
-def test_the_ends_of_the_scale_are_inside(bound: float) -> None:
-    assert judged({"shape": score(bound)}).status == "scored"
+def test_the_key_changes_with_all_that_could_change_the_answer() -> None:
+    profile = asking.profile()
+    others = [
+        keys(text="a blue star"),
+        keys(identity={"backend": "scripted", "weights": "b"}),
+        keys(profile=asking.profile(version=3)),
+        keys(profile=asking.profile(sampling=profile.sampling.model_copy(update={"seed": 5}))),
+        verdict.key_of(asking.question(asking.SENTENCE, asking.picture(b"other")), Scripted([])),
+    ]
+    assert len({keys(), *others}) == len(others) + 1
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_score_that_is_no_number_cannot_be_written_down(value: float) -> None:
-    with pytest.raises(ValueError, match="finite number"):
-        score(value)
-
-
-def test_a_verdict_takes_no_words_it_does_not_know() -> None:
-    with pytest.raises(ValueError, match="Extra inputs are not permitted"):
-        Verdict.model_validate({**judged({"shape": score()}).model_dump(), "approved": True})
+def test_the_key_does_not_change_with_the_budget() -> None:
+    budget = asking.profile().budget.model_copy(update={"timeout_s": 1.0})
+    assert keys(profile=asking.profile(budget=budget)) == keys()

@@ -159,7 +159,7 @@ def test_a_tensor_that_a_file_lacks_is_missed_and_not_made_up(tmp_path: Path, fi
 def test_a_critic_that_lacks_a_tensor_judges_nothing(tmp_path: Path) -> None:
     clip = Path(shutil.copytree(worlds.SHAPES.parent / "shapes_clip", tmp_path / "clip"))
     change(clip / "model.safetensors", lambda tensors: {n: t for n, t in tensors.items() if n != "logit_scale"})
-    words = (worlds.prompts(1), "generate.steps=1", f"critic.path={clip}")
+    words = (worlds.prompts(1), "generate.steps=1", f"critic_runtime.path={clip}")
     result = run(worlds.accept(tmp_path / "outputs", *words))
     assert told(result) == ("load", "load_critic", None)
     assert "has no weights for 1 tensors (first logit_scale)" in failure(result)["cause"]

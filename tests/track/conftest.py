@@ -26,7 +26,7 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(outputs: Path) -> journal.Run:
     """A finished run with one image that was not scored, its report drawn, projected twice."""
     judge = fakes.Judge(unscored=frozenset({"on-white.001"}))
-    folder = worlds.run(worlds.accept(outputs, "track=mlflow", "critic.max_unscored_share=1"), critique=judge).folder
+    folder = worlds.run(worlds.accept(outputs, "track=mlflow", "critic.budget.max_unscored_share=1"), critique=judge).folder
     write_report(folder, store.Store(outputs / "objects"))
     assert track.project(folder, stores.LOCAL) == track.project(folder, stores.LOCAL)
     return journal.read_run(folder)

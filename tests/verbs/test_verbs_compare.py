@@ -25,7 +25,7 @@ from tests import fakes, worlds
 
 Timing = Callable[[int], Mapping[str, float]]
 KEYS = tuple(f"on-{name}.{number:03d}" for name in ("blue", "white") for number in range(6))
-MANY = ("generate.images_per_prompt=6", "critic.max_unscored_share=1")  # 12 images in batches of 2
+MANY = ("generate.images_per_prompt=6", "critic.budget.max_unscored_share=1")  # 12 images in batches of 2
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ def test_a_wrong_option_is_exit_code_2_with_usage(capsys: pytest.CaptureFixture[
 
 @pytest.mark.parametrize("verb", verbs.VERBS)
 def test_every_verb_has_help_and_takes_json(capsys: pytest.CaptureFixture[str], verb: str) -> None:
-    words = {"export": ("export", "gallery")}.get(verb, (verb,))
+    words = {"export": ("export", "gallery"), "critic": ("critic", "diff")}.get(verb, (verb,))
     answer = worlds.open_door(capsys, (*words, "--help"))
     assert answer.code == 0
     assert "--json" in answer.out
