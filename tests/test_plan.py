@@ -181,7 +181,8 @@ def test_another_critic_judges_the_same_images_again(pin: str) -> None:
         ("run.fresh", True), ("run.id", "x"), ("track.kind", "none"), ("track.uri", "http://localhost"),
         ("track.experiment", "x"), ("track.thumbnails", False), ("track.timeout_s", 3), ("storage.min_free_mib", 1),
         ("hardware.id", "x"), ("hardware.index", 1), ("hardware.wait", False), ("hardware.on_missing", "cpu"),
-        ("base_model.path", "/x"), ("lora.path", "/x"), ("critic_runtime.path", "/x"), ("critic.budget.timeout_s", 3.0), ("local.models", "/x"),
+        ("base_model.path", "/x"), ("lora.path", "/x"), ("critic_runtime.path", "/x"),
+        ("critic.budget.timeout_s", 3.0), ("local.models", "/x"),
         ("prompt.budget.target", 3), ("lora.accept_unknown", "why"), ("base_model.repository", "me/x"),
     ],
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """What a critic is asked, what it answers, and what a backend is: the one interface of all of them.
 
-A backend asks once and gives back what the model said, or says in which way it said nothing. Reading the reply, checking
-it and asking again are not its business.
+A backend asks once and gives back what the model said, or says in which way it said nothing. Reading the reply,
+checking it and asking again are not its business.
 """
 
 from __future__ import annotations

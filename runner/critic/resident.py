@@ -17,8 +17,8 @@ from runner.config.critic import CriticProfile, CriticRuntime, OpenAIRuntime
 from runner.contract.critic import critic_weights
 from runner.critic import exam, schema
 from runner.critic.ask import judge
-from runner.critic.clip import load_clip
-from runner.critic.in_process import load_transformers
+from runner.critic.backends.clip import load_clip
+from runner.critic.backends.in_process import load_transformers
 from runner.critic.question import Backend
 from runner.errors import Failed, Fault
 from runner.worker import Bench
@@ -126,7 +126,7 @@ def _serve(runtime: OpenAIRuntime, bench: Bench) -> Supervised:
 
 
 def _client(runtime: OpenAIRuntime, server: Supervised | None, bench: Bench) -> Backend:
-    from runner.critic import openai, wire
+    from runner.critic.backends import openai, wire
 
     url = server.url if server else runtime.url
     key = server.key if server else os.environ.get(runtime.key_env) if runtime.key_env else None

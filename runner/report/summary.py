@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.contract.shown import shown
 from runner.errors import Fault, RunnerError
+from runner.report.verdicts import Review, review_of
 
 if TYPE_CHECKING:
     from runner.journal import Run
@@ -71,12 +72,13 @@ def print_summary(
     overview.add_row("images", f"{there} of {len(images)}{_now_and_before('image', made, kept)}")
     if num_deleted:
         overview.add_row("deleted", f"{num_deleted}, and not made again; run.fresh=true makes new ones")
-    if reviewed := [image for image in images if image["verdict"]]:
-        overview.add_row("verdicts", f"{len(reviewed)}{_now_and_before('verdict', made, kept)}")
+    if review := review_of(run):
+        num_verdicts = review.num_counted + review.num_quarantined
+        overview.add_row("verdicts", f"{num_verdicts}{_now_and_before('verdict', made, kept)}")
     target = run.manifest["request"]["prompt"]["budget"]["target"]
     overview.add_row("tokens (max)", f"{_token_line(run.manifest['tokens'])}; target {target}")
-    for name, scores in sorted(score_lists(images).items()):
-        overview.add_row(f"score {name}", f"mean {sum(scores) / len(scores):.3f} of {len(scores)}")
+    for what, value in _said(run, review) if review else ():
+        overview.add_row(what, value)
     if run.state.timings:
         overview.add_row("slowest phases", _phase_line(run.state.timings))
     failure = run.state.failure
@@ -97,13 +99,31 @@ def _now_and_before(kind: str, made: Mapping[str, int], kept: Mapping[str, int])
     return f" ({made.get(kind, 0)} made now, {kept.get(kind, 0)} already there)"
 
 
-def score_lists(images: Iterable[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Scores by criterion; an unscored image has none and is not averaged."""
-    lists: dict[str, list[float]] = {}
-    for image in images:
-        for name, score in image["scores"].items():
-            lists.setdefault(name, []).append(score)
-    return lists
+def _said(run: Run, review: Review) -> Iterator[tuple[str, str]]:
+    """Who judged and what was said: advice, scores, tags, what has no score and what does not count."""
+    critic = run.manifest["request"].get("critic") or {}
+    runtime = (run.manifest["request"].get("critic_runtime") or {}).get("id")
+    by = f" by {runtime}" if runtime else ""
+    yield "critic", f"{critic.get('profile')} v{critic.get('version')}{by}{_exam_line(run)}"
+    if review.advice is not None:
+        yield "advice", _counts(review.advice)
+    for name, scores in review.scores.items():
+        yield f"score {name}", f"mean {sum(scores) / len(scores):.3f} of {len(scores)}"
+    if review.tags:
+        yield "tags", _counts(review.tags)
+    if review.unscored:
+        yield "unscored", _counts(review.unscored)
+    if review.num_quarantined:
+        yield "quarantined", f"{review.num_quarantined} verdicts, in no figure here: their critic failed an exam since"
+
+
+def _exam_line(run: Run) -> str:
+    exams = run.state.exams
+    return f"; exam {'passed' if exams[-1]['passed'] else 'FAILED'}" if exams else ""
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _token_table(tokens: Sequence[Mapping[str, Any]]) -> Any:

@@ -61,6 +61,11 @@ def score_lists(rows: Iterable[Row], order: Iterable[str] = ()) -> dict[str, lis
     return {name: scores for name, scores in lists.items() if scores}
 
 
+def in_order(scores: Mapping[str, float], manifest: Row) -> dict[str, float]:
+    """The scores of an image in the order of its profile; the journal sorts them by name."""
+    return {name: scores[name] for name in (*criteria_of(manifest), *scores) if name in scores}
+
+
 def class_of(reason: str) -> str:
     """Of `timeout: no reply in 5 s` the class."""
     return reason.partition(":")[0]

@@ -1,7 +1,7 @@
 """The table of verdicts that MLflow's UI shows: a row for every image, with its picture where one is logged.
 
 Pictures are the thumbnails that are logged anyway. MLflow takes a column for pictures by its first row alone and fails
-on a row without one, so a row without a thumbnail gets a blank. What a critic found is read from the store for the
+on a row without one, so a row without a thumbnail gets a blank; and a column with a dot in its name reads empty there. What a critic found is read from the store for the
 first rows; a later row says where it stands. It refuses nothing: what is not there leaves its cell empty.
 """
 
@@ -35,7 +35,7 @@ def review_table(run: journal.Run, objects: Objects | None, shown: Mapping[str, 
     rows = [_row(number, row, objects, shown) for number, row in enumerate(run.images())]
     scored = dict.fromkeys([*verdicts.criteria_of(run.manifest), *verdicts.score_lists(map(_scores, rows))])
     columns = [*_pictures(shown, is_pair), *ABOUT, "winner" if is_pair else "advice"]
-    columns += [*(f"score.{name}" for name in scored), *ENDING]
+    columns += [*(f"score/{name}" for name in scored), *ENDING]
     return {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
 
 
@@ -59,7 +59,7 @@ def _row(number: int, row: Row, objects: Objects | None, shown: Mapping[str, str
         "against": _cell(shown.get(f"{row['key']}.against")),
         "winner": said.get("winner") or "",
         "advice": row["advice"] or "",
-        **{f"score.{name}": score for name, score in row["scores"].items()},
+        **{f"score/{name}": score for name, score in row["scores"].items()},
         "tags": ", ".join(row["tags"]),
         "evidence": found or more,
         "unscored": row["unscored"] or "",

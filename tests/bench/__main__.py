@@ -13,7 +13,20 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import critic, critic_accuracy, demo, hashing, index, inspect, journal, prompts, refusal, resume, sampler, verify
+from tests.bench import (
+    critic,
+    critic_accuracy,
+    demo,
+    hashing,
+    index,
+    inspect,
+    journal,
+    prompts,
+    refusal,
+    resume,
+    sampler,
+    verify,
+)
 from tests.bench.timed import Row
 
 BENCHES: dict[str, Callable[[int], list[Row]]] = {

@@ -19,7 +19,7 @@ from PIL import Image
 from runner import store
 from runner.builtin import captions, package_dir, read, world
 from runner.critic import ask, exam, schema
-from runner.critic.clip import ClipCritic, load_clip
+from runner.critic.backends.clip import ClipCritic, load_clip
 from runner.critic.question import Picture, Question
 from runner.plan import PromptPlan
 from runner.store import Store

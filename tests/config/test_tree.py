@@ -45,8 +45,8 @@ def test_no_field_has_a_default_of_its_own(section: type[BaseModel], name: str) 
 
 def test_a_section_is_frozen_closed_strict_and_free_of_nan() -> None:
     wanted = {"extra": "forbid", "frozen": True, "strict": True, "allow_inf_nan": False}
-    for section in SECTIONS:
-        config: dict[str, Any] = {**section.model_config}
+    for each in SECTIONS:
+        config: dict[str, Any] = {**each.model_config}
         assert {name: config[name] for name in wanted} == wanted
 
 

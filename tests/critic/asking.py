@@ -14,7 +14,8 @@ from PIL import Image
 from runner import store
 from runner.builtin import world
 from runner.config.critic import CriticProfile, OpenAIRuntime
-from runner.critic import openai, schema
+from runner.critic import schema
+from runner.critic.backends import openai
 from runner.critic.question import Attempt, Picture, Question
 from runner.plan import PromptPlan
 from tests import fakes

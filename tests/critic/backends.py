@@ -84,7 +84,7 @@ def attempt(**changes: Any) -> Attempt:
 @contextmanager
 def clip(place: Path) -> Iterator[Backend]:
     """The shipped embedding model."""
-    from runner.critic.clip import load_clip
+    from runner.critic.backends.clip import load_clip
 
     runtime = fakes.request().critic_runtime
     with _closed(load_clip(_bench(runtime, place))) as backend:
@@ -94,7 +94,7 @@ def clip(place: Path) -> Iterator[Backend]:
 @contextmanager
 def transformers(place: Path) -> Iterator[Backend]:
     """A tiny random model in this process."""
-    from runner.critic.in_process import load_transformers
+    from runner.critic.backends.in_process import load_transformers
 
     folder = tiny_vlm.folder()
     runtime = TransformersRuntime(
@@ -125,7 +125,7 @@ def openai_llama(place: Path) -> Iterator[Backend]:
 @contextmanager
 def openai(url: str, model: str, *, key: str = KEY, **changes: Any) -> Iterator[Backend]:
     """A client of any server."""
-    from runner.critic.openai import identity_of, load_openai
+    from runner.critic.backends.openai import identity_of, load_openai
 
     runtime, identity = openai_runtime(url, model, **changes), identity_of(url, key, model)
     with _closed(load_openai(runtime, url=url, key=key, identity=identity)) as backend:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import journal, ledger, store
-from runner.critic.review_sets import ReviewSet, Verdict
+from runner.critic.worth.review_sets import ReviewSet, Verdict
 from runner.ledger.decided import Decision
 
 OWNER = {"pid": 1, "process_started": 0.0, "host": "here", "run_id": "r", "role": "critic"}

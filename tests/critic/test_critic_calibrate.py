@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import cohen_kappa_score
 
-from runner.critic import agreement
-from runner.critic.calibrate import calibrate
-from runner.critic.review_sets import ReviewSet
+from runner.critic.worth import agreement
+from runner.critic.worth.calibrate import calibrate
+from runner.critic.worth.review_sets import ReviewSet
 from runner.ledger.decided import Decision, split_of
 from tests.critic.reviewed import Said, decision, review_set
 

@@ -18,8 +18,9 @@ from runner import builtin, store
 from runner.builtin import world
 from runner.config.critic import ClipQuestion, ClipRuntime, Criterion, CriticProfile
 from runner.contract.folders import weights_digest
-from runner.critic import answer, ask, clip, exam, schema
-from runner.critic.clip import ClipCritic
+from runner.critic import answer, ask, exam, schema
+from runner.critic.backends import clip
+from runner.critic.backends.clip import ClipCritic
 from runner.critic.question import Picture, Question, Unanswered
 from runner.errors import Failed
 from runner.plan import PromptPlan

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner.critic import completion
-from runner.critic.completion import Completion
+from runner.critic.backends import completion
+from runner.critic.backends.completion import Completion
 from runner.critic.question import Reply, Unanswered
 
 

@@ -18,8 +18,9 @@ import jsonschema
 import pytest
 
 from runner.config.critic import CriticProfile, CriticText, TransformersRuntime
-from runner.critic import checkpoint, decoding, in_process, schema
-from runner.critic.in_process import InProcessCritic, load_transformers
+from runner.critic import schema
+from runner.critic.backends import checkpoint, decoding, in_process
+from runner.critic.backends.in_process import InProcessCritic, load_transformers
 from runner.critic.question import Attempt, Picture, Question, Reply, Unanswered
 from runner.errors import Failed
 from runner.plan import PromptPlan

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runner import journal
-from runner.critic import review_sets
-from runner.critic.review_sets import difference
+from runner.critic.worth import review_sets
+from runner.critic.worth.review_sets import difference
 from runner.errors import Refused
 from tests.critic import reviewed
 from tests.critic.reviewed import Said, name_of, review_set

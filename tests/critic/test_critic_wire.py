@@ -6,7 +6,7 @@ from contextlib import closing
 
 import pytest
 
-from runner.critic import openai, wire
+from runner.critic.backends import openai, wire
 from runner.critic.question import Unanswered
 from runner.errors import Refused, Unavailable
 from tests.critic import speaking

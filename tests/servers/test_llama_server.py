@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from runner.critic import ask, completion, exam_pictures, openai
+from runner.critic import ask, exam_pictures
+from runner.critic.backends import completion, openai
 from runner.critic.question import Backend, Reply, Unanswered
 from tests.critic import backends
 from tests.servers import llama, serving

@@ -26,7 +26,8 @@ def outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(outputs: Path) -> journal.Run:
     """A finished run with one image that was not scored, its report drawn, projected twice."""
     judge = fakes.Judge(unscored=frozenset({"on-white.001"}))
-    folder = worlds.run(worlds.accept(outputs, "track=mlflow", "critic.budget.max_unscored_share=1"), critique=judge).folder
+    accepted = worlds.accept(outputs, "track=mlflow", "critic.budget.max_unscored_share=1")
+    folder = worlds.run(accepted, critique=judge).folder
     write_report(folder, store.Store(outputs / "objects"))
     assert track.project(folder, stores.LOCAL) == track.project(folder, stores.LOCAL)
     return journal.read_run(folder)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from runner import gpu, journal
-from runner.critic import calibrate as calibration
-from runner.critic import review_sets
+from runner.critic.worth import calibrate as calibration
+from runner.critic.worth import review_sets
 from runner.errors import Corrupt, Fault
 from runner.ledger.decided import decided
 from runner.verbs.status import find_run

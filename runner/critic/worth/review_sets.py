@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from runner import journal, paired
-from runner.critic import agreement
+from runner.critic.worth import agreement
 from runner.errors import Fault, Refused
 
 ADVICE = ("accept", "unsure", "reject")

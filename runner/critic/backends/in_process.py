@@ -20,8 +20,9 @@ from typing import Any
 from runner.config.critic import CriticProfile, TransformersRuntime
 from runner.contract.folders import locate
 from runner.contract.machine import is_out_of_memory
-from runner.critic import checkpoint, decoding, request, schema
-from runner.critic.checkpoint import Checkpoint
+from runner.critic import request, schema
+from runner.critic.backends import checkpoint, decoding
+from runner.critic.backends.checkpoint import Checkpoint
 from runner.critic.question import Attempt, Question, Reply, Unanswered
 from runner.errors import first_line
 from runner.worker import Bench

@@ -18,10 +18,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from runner.config.critic import OpenAIRuntime
-from runner.critic import completion, request, wire
-from runner.critic.completion import Completion
+from runner.critic import request
+from runner.critic.backends import completion, wire
+from runner.critic.backends.completion import Completion
+from runner.critic.backends.wire import identity_of
 from runner.critic.question import Attempt, Question, Reply, Unanswered
-from runner.critic.wire import identity_of
 
 if TYPE_CHECKING:
     import asyncio

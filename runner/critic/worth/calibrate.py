@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from runner.critic import agreement
-from runner.critic.agreement import Array, Figure
-from runner.critic.review_sets import ReviewSet
+from runner.critic.worth import agreement
+from runner.critic.worth.agreement import Array, Figure
+from runner.critic.worth.review_sets import ReviewSet
 from runner.ledger.decided import WORDS, Decision, split_of
 
 ADVICE = ("reject", "unsure", "accept")  # in the order of the scale

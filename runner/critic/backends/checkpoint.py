@@ -19,8 +19,8 @@ from runner import store
 from runner.config.critic import TransformersRuntime
 from runner.contract.folders import weights_digest
 from runner.contract.machine import is_out_of_memory
-from runner.critic import decoding
-from runner.critic.decoding import Vocabulary
+from runner.critic.backends import decoding
+from runner.critic.backends.decoding import Vocabulary
 from runner.errors import Failed, Fault, first_line
 from runner.worker import settle
 
