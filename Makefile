@@ -3,24 +3,27 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check bench ui lock clean
+.PHONY: demo test test-all check servers bench ui lock clean
 
 demo: $(VENV)/.installed  ## images, verdicts, a report and an MLflow run on the shipped models
 	$(BIN)/python -m runner +experiment=demo
 
-test: $(VENV)/.installed  ## the default suite: minutes on two cores
+test: servers  ## the default suite: minutes on two cores
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-all: $(VENV)/.installed  ## with the slow tests: real kills, a real browser
+test-all: servers  ## with the slow tests: real kills, a real browser
 	$(BIN)/python -m pytest -m "not gpu"
 
-check: $(VENV)/.installed  ## what a commit must pass
+check: servers  ## what a commit must pass
 	$(BIN)/ruff format --check runner hydra_plugins tests
 	$(BIN)/ruff check runner hydra_plugins tests
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-bench: $(VENV)/.installed  ## every ratio, measured against a peer in one run
+servers: $(VENV)/.installed  ## a real llama-server for the tests, once; without it theirs are skipped
+	$(BIN)/python -m tests.servers
+
+bench: servers  ## every ratio, measured against a peer in one run
 	$(BIN)/python -m tests.bench
 
 ui: $(VENV)/.installed  ## the MLflow UI on ./outputs

@@ -14,23 +14,48 @@ from runner.contract.folders import ModelFolder
 from runner.errors import Corrupt, Refused
 from runner.journal import Run, read_run
 from runner.store import open_store
-from runner.verbs import weights
+from runner.verbs import show, weights
 from runner.verbs.status import find_run, status
 
 MANIFEST = "manifest.json"
+UNKNOWN = "UNKNOWN"
+WHOLE = 64  # digits of a digest
 
 
 def inspect(outputs: Path, thing: str, base: Path | None) -> dict[str, Any]:
-    """Facts about a run, an image digest, a weight file, an adapter or model folder, or a folder of weight files."""
+    """Facts about a run, an image or verdict digest, a weight file, an adapter or model folder, or a folder of them."""
     place = locate(thing)
     if place is not None and (found := _on_disk(place, base)):
         return found
-    if re.fullmatch(r"[0-9a-f]{8,64}", thing) and (found := _image(outputs, thing)):
+    if re.fullmatch(r"[0-9a-f]{8,64}", thing) and (found := _by_digest(outputs, thing)):
         return found
     try:
         return _run(outputs, find_run(outputs, thing))
     except Refused:
-        return {"thing": thing, "unknown": True, "kind": "UNKNOWN", "reason": "no run, image, file or folder we know"}
+        reason = "no run, image, verdict, file or folder we know"
+        return {"thing": thing, "unknown": True, "kind": UNKNOWN, "reason": reason}
+
+
+def text(facts: dict[str, Any]) -> str:
+    """Facts as a person reads them."""
+    if "files" in facts:
+        return show.files(facts)
+    if facts["kind"] == "verdict":
+        from runner.verbs import verdict
+
+        return verdict.text(facts)
+    judged = facts.get("verdicts") or []
+    told = show.facts({name: value for name, value in facts.items() if name != "verdicts"} if judged else facts)
+    return told + ("\n" + show.table(["verdict", "run", "by", "said"], list(map(_said, judged))) if judged else "")
+
+
+def _said(row: dict[str, Any]) -> list[str]:
+    """One verdict on an image in a line."""
+    scores = ", ".join(f"{name} {score:g}" for name, score in row["scores"].items())
+    words = [f"unscored: {row['unscored']}" if row["unscored"] else row["advice"], scores, ", ".join(row["tags"])]
+    words += [f"(as {row['side']} of a pair)"] * bool(row["side"]) + ["quarantined"] * row["quarantined"]
+    by = f"{row['profile']} v{row['version']}, {row['runtime']}"
+    return [row["verdict"][:16], f"{row['run_id']} {row['key']}", by, "; ".join(filter(None, words))]
 
 
 def inspect_many(things: Sequence[str], base: Path | None) -> dict[str, Any]:
@@ -43,7 +68,7 @@ def inspect_many(things: Sequence[str], base: Path | None) -> dict[str, Any]:
 def _one_of_many(thing: str, base: ModelFolder | str | None) -> dict[str, Any]:
     place = locate(thing)
     if place is None:
-        return {"kind": "UNKNOWN", "path": thing, "reason": "is not there", "unknown": True}
+        return {"kind": UNKNOWN, "path": thing, "reason": "is not there", "unknown": True}
     if place.is_dir() and weights.is_model_folder(place):
         return weights.folder_facts(place)
     return weights.file_facts(place, base, hashed=False)
@@ -74,22 +99,33 @@ def _run(outputs: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _image(outputs: Path, digest: str) -> dict[str, Any] | None:
-    """Full provenance of an image: the manifest's settings and its journal line, or how it was imported."""
+def _by_digest(outputs: Path, digest: str) -> dict[str, Any] | None:
+    """An image or a verdict, by the beginning of its digest."""
     known = ledger.read(outputs)
     imported = {name: event for name, event in known.imports.items() if name.startswith(digest)}
-    made = list(_made(outputs, digest))
-    names = {image["digest"] for _, image in made} | imported.keys()
+    made, said = list(_made(outputs, digest)), _verdicts(outputs, digest)
+    names = {image["digest"] for _, image in made} | imported.keys() | {name for _, _, name in said}
     if len(names) > 1:
         return _ambiguous(digest, sorted(names))
-    if made:
-        runs = [run.id for run, _ in made]
-        return {**_provenance(*made[0], outputs), "runs": runs, "deleted": _deleted(known, *names)}
-    return _imported(imported[names.pop()], outputs, known) if imported else None
+    if made or imported:
+        facts = _image(outputs, made, known) if made else _imported(imported[names.pop()], outputs, known)
+        return {**facts, "verdicts": _on_image(outputs, facts["digest"])}
+    return _verdict(outputs, names.pop() if names else digest, [(run, key) for run, key, _ in said])
+
+
+def _image(outputs: Path, found: list[tuple[Run, dict[str, Any]]], known: ledger.Ledger) -> dict[str, Any]:
+    """Full provenance of an image: the settings of the run that made it, and its journal line there."""
+    made = [(run, image) for run, image in found if image["key"] not in run.manifest.get("given", {})]
+    facts = _provenance(*(made or found)[0], outputs)
+    runs = list(dict.fromkeys(run.id for run, _ in made))
+    more = (
+        {"runs": runs} if made else {"runs": UNKNOWN, "unknown": True}
+    )  # what reviewed it is here, what made it is not
+    return {**facts, **more, "deleted": _deleted(known, facts["digest"])}
 
 
 def _made(outputs: Path, digest: str) -> Iterator[tuple[Run, dict[str, Any]]]:
-    """The runs that made an image, with its row in each."""
+    """The runs that made an image, or were given it, with its row in each."""
     alone = (outputs / MANIFEST).exists()  # a run folder copied elsewhere
     folders = [outputs] if alone else [outputs / "runs" / run for run, _ in _places(outputs, digest)]
     for folder in dict.fromkeys(folders):
@@ -102,9 +138,30 @@ def _places(outputs: Path, digest: str) -> list[tuple[str, str]]:
     return index.where_is(outputs, digest) if (outputs / "runs").is_dir() else []
 
 
+def _verdicts(outputs: Path, digest: str) -> list[tuple[str, str, str]]:
+    from runner.index import answer
+
+    return answer.verdicts(outputs, digest)
+
+
+def _verdict(outputs: Path, digest: str, places: list[tuple[str, str]]) -> dict[str, Any] | None:
+    if not places and len(digest) < WHOLE:
+        return None
+    from runner.verbs import verdict
+
+    return verdict.inspect(outputs, digest, places)
+
+
+def _on_image(outputs: Path, digest: str) -> list[dict[str, Any]]:
+    from runner.index import answer
+    from runner.verbs.verdict import lines
+
+    return lines.on_image(outputs, digest, answer.judged(outputs, digest))
+
+
 def _ambiguous(digest: str, names: list[str]) -> dict[str, Any]:
-    reason = f"begins {len(names)} image digests: {', '.join(name[:16] for name in names[:4])}; give more of it"
-    return {"thing": digest, "unknown": True, "kind": "UNKNOWN", "reason": reason}
+    reason = f"begins {len(names)} digests: {', '.join(name[:16] for name in names[:4])}; give more of it"
+    return {"thing": digest, "unknown": True, "kind": UNKNOWN, "reason": reason}
 
 
 def _imported(event: dict[str, Any], outputs: Path, known: ledger.Ledger) -> dict[str, Any]:
