@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +18,7 @@ import pytest
 from runner.critic import supervise
 from runner.critic.supervise import family, launch
 from runner.errors import Failed, Interrupted, Unavailable
-from tests.critic.supervised import World, models, runtime_of, until, world_in
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with world_in(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A server that is up; for tests that only look."""
-    with world_in(tmp_path_factory.mktemp("standing")) as made:
-        made.start()
-        yield made
-
+from tests.critic.supervised import World, models, runtime_of, until
 
 # ---- a start
 

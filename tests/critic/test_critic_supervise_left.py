@@ -6,8 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import psutil
 import pytest
@@ -15,7 +13,7 @@ import pytest
 from runner.critic import supervise
 from runner.critic.supervise import family
 from runner.errors import Unavailable
-from tests.critic.supervised import World, models, runtime_of, until, world_in
+from tests.critic.supervised import World, models, runtime_of, until
 from tests.fakes import ROOT
 
 PARENT = """
@@ -28,20 +26,6 @@ server = supervise.start(runtime, Path(sys.argv[2]), device="cpu", note=lambda e
 print("up", flush=True)
 time.sleep(600)
 """
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with world_in(tmp_path) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A server that is up; for tests that only look."""
-    with world_in(tmp_path_factory.mktemp("standing")) as made:
-        made.start()
-        yield made
 
 
 def parent(world: World, modes: str) -> subprocess.Popen[bytes]:
