@@ -32,6 +32,7 @@ ui: $(VENV)/.installed  ## the MLflow UI on ./outputs
 # torch first and by itself: with it installed, nothing asks for its CUDA packages on a machine without a GPU.
 $(VENV)/.installed: pyproject.toml requirements.lock
 	$(PYTHON) -m venv $(VENV)
+	@echo "installing torch and about 150 packages into $(VENV); this takes some minutes"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .

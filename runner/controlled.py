@@ -21,7 +21,7 @@ CANNOT_CHANGE_RESULTS = (
     "lora.sha256", "critic_runtime.path", "critic_runtime.sha256",  # where files lie; pins hold their digests
     "lora.trigger", "lora.rank", "lora.alpha", "lora.scale_range", "lora.dataset",  # what a card claims of its file
     "base_model.negative_prompt", "lora.accept_unknown", "storage.min_free_mib",
-    "critic.budget", "critic_runtime.concurrency", "critic_runtime.url", "critic_runtime.key_env",  # when, where
+    "critic.budget", "critic_runtime.concurrency", "critic_runtime.key_env",  # when, where
     "hardware.wait",  # whether a request is accepted, waits or ends
     "hardware.on_missing",  # the device that was used is compared
     "prompt.set", "prompt.file", "prompt.sections", "prompt.required", "prompt.separator",

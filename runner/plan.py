@@ -18,7 +18,7 @@ FORMAT = "runner-manifest/1"
 STEP_VERSIONS = {"generate": 1, "critique": 2}
 SEED_BITS = 32
 REVIEW_STEP = 64  # images of one review step: its shape changes no verdict, and what is done of it is kept
-NO_ANSWER = ("id", "path", "projector", "sha256", "url", "key_env", "concurrency", "server")  # of a critic's runtime
+NO_ANSWER = ("id", "path", "projector", "sha256", "key_env", "concurrency", "server")  # of a critic's runtime
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ def assert_ended_by_itself(scene: Scene) -> None:
     record = last["failure"]
     assert (record["kind"], record["item"]) == ("interrupted", None)
     assert "phase" in record
-    assert record["cause"] == "was interrupted; finished images are kept"
-    assert record["hint"] == "Run it again to make the rest"
+    assert record["cause"] == "was interrupted; what is finished is kept"
+    assert record["hint"] == "Run it again to do the rest"
 
 
 def test_a_terminated_run_ends_as_interrupted(tmp_path: Path) -> None:

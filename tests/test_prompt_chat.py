@@ -39,7 +39,7 @@ CHATS = [
 @pytest.mark.parametrize(("pipeline", "asked", "family"), CHATS, ids=[f"{name}-{family}" for name, _, family in CHATS])
 def test_a_template_is_rendered_as_transformers_renders_it(pipeline: str, asked: Chat, family: str) -> None:
     """Every way of asking, on every template that takes it."""
-    theirs: Any = tiny.load(family).tokenizer
+    theirs: Any = tiny.pipeline(family).tokenizer
     folder = tiny.folder(family) / "tokenizer"
     config = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     (place,) = render(load_template(folder, config), asked, [TEXT])

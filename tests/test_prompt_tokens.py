@@ -72,7 +72,7 @@ def encoder(family: str, name: str = "tokenizer") -> Encoder:
 @functools.cache
 def theirs(family: str, name: str) -> Any:
     """The tokenizer as transformers loads it."""
-    return getattr(tiny.load(family), name)
+    return getattr(tiny.pipeline(family), name)
 
 
 def prompt(*parts: str, trigger: str = "", separator: str = " ") -> ComposedPrompt:
@@ -186,7 +186,7 @@ def test_the_words_around_a_prompt_are_those_of_the_pipelines() -> None:
     from diffusers.pipelines.flux2 import system_messages
     from diffusers.pipelines.lumina2 import pipeline_lumina2
 
-    pipe = tiny.load("qwen-image")
+    pipe = tiny.pipeline("qwen-image")
     assert pipe.prompt_template_encode == windows.QWEN_IMAGE_BEFORE + "{}" + windows.QWEN_IMAGE_AFTER
     assert (pipe.prompt_template_encode_start_idx, pipe.tokenizer_max_length) == (34, 1024)
     assert windows.FLUX2_SYSTEM == system_messages.SYSTEM_MESSAGE

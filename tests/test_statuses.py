@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from runner import gpu, index, track
+from runner.__main__ import main
 from runner.verbs import rebuild
 from runner.verbs.status import status
 from tests import acting, fakes, worlds
@@ -40,7 +41,7 @@ def stopped(place: Path, seed: int, number: signal.Signals) -> int:
     with acting.start(place, 30, f"seed={seed}", *TRACKED) as process:
         acting.until_batch(process, 1)
         os.kill(process.pid, number)
-        return process.wait(30)
+        return process.wait(120)
 
 
 def blocked(place: Path, seed: int) -> int:
@@ -70,7 +71,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             "crashed": stopped(place, 7, signal.SIGKILL),
             "resumed": resumed(place, 8),
         }
-        assert worlds.process(place, "+experiment=demo", "trigger.token=<emblm>", *TRACKED).wait(60) == 2
+        refused = ("+experiment=demo", "trigger.token=<emblm>", f"outputs={place / 'outputs'}")
+        assert main([*refused, *TRACKED]) == 2
     outputs = place / "outputs"
     assert rebuild.rebuild(outputs, "mlflow")["mlflow"]["problems"] == []
     seeds = {how: number for number, how in enumerate(ENDINGS, 1)}

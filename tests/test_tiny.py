@@ -40,7 +40,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_a_tiny_pipeline_draws_what_depends_on_its_prompt(family: str) -> None:
     if family in tiny.NEEDS_TORCHVISION:
         pytest.importorskip("torchvision", reason="transformers has PixtralProcessor only beside torchvision")
-    pipe = tiny.load(family)
+    pipe = tiny.pipeline(family)
     first, other, again = (drawn(pipe, text) for text in ("a red dog", "a wooden chair", "a red dog"))
     assert first.shape == (1, 32, 32, 3)
     assert first.std() > 0.05
@@ -51,7 +51,7 @@ def test_a_tiny_pipeline_draws_what_depends_on_its_prompt(family: str) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_tiny_pipeline_is_a_model_folder_of_its_class(family: str) -> None:
     read = read_model_folder(tiny.folder(family))
-    assert read.pipeline == type(tiny.load(family)).__name__
+    assert read.pipeline == type(tiny.pipeline(family)).__name__
     assert read.tokenizers
     assert sum(path.stat().st_size for path in read.path.rglob("*") if path.is_file()) < MAX_BYTES
 

@@ -58,6 +58,12 @@ def load(family: str) -> Any:
     return pipe
 
 
+@functools.cache
+def pipeline(family: str) -> Any:
+    """The pipeline that all tests share; a test leaves it as it was."""
+    return load(family)
+
+
 def _as_on_the_hub(family: str, folder: Path) -> None:
     kind = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))["tokenizer_class"]
     if kind in ("CLIPTokenizer", "Qwen2Tokenizer"):

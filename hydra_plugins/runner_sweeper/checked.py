@@ -38,7 +38,7 @@ class CheckedSweeper(BasicSweeper):  # type: ignore[misc]  # hydra ships no type
             try:
                 with config.translated():
                     values = config.plain(self.hydra_context.config_loader.load_sweep_config(self.config, list(job)))
-                accepted = contract.check(config.parse_request(values))
+                accepted = contract.check(config.parse_request(contract.take_parties(values)))
                 execute.accept(accepted, contract.pin(accepted))
             except Refused as refusal:
                 where = f"job {number} [{' '.join(job[:-1])}]"

@@ -13,7 +13,9 @@ from pydantic import Field
 from runner.config.section import Name, Names, Section, Sha256, Share
 
 Word = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
-Bound = Annotated[int, Field(ge=1)] | None  # null is refused with a reason: a reply could go on without end
+NumItems = Annotated[int, Field(ge=1, le=64)] | None  # null is refused with a reason: a reply could go on without end
+NumChars = Annotated[int, Field(ge=1, le=2000)] | None
+NumTokens = Annotated[int, Field(ge=1, le=32768)] | None
 
 
 class Rule(Section):
@@ -105,9 +107,9 @@ class Shown(Section):
 
 
 class Evidence(Section):
-    max_items: Bound
+    max_items: NumItems
     """Most findings of a verdict."""
-    max_chars: Bound
+    max_chars: NumChars
     """Most characters of one finding's text, and of one criterion's reason."""
     boxes: Literal["none", "optional", "required"]
     """Whether a finding says where it is seen: left, top, right, bottom in thousandths of the image."""
@@ -151,7 +153,7 @@ class CriticSampling(Section):
     """Share of the probability that is sampled from."""
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     """Seed of the first attempt; a retry adds one."""
-    max_tokens: Bound
+    max_tokens: NumTokens
     """Most tokens of a reply; more is `truncated`."""
     thinking: bool
     """Whether the model may reason before it answers; only the answer counts."""

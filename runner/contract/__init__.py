@@ -7,16 +7,18 @@ loader really binds the LoRA; the proof after loading shows that.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner import store
+from runner.config.critic import ClipRuntime
 from runner.config.tree import Request
-from runner.contract import critic, machine, parties, rules, wording
+from runner.contract import critic, machine, parties, rules, templates, wording
 from runner.contract.binding import Binding, Fit, fit
 from runner.contract.families import LoraFile
-from runner.contract.folders import ModelFolder, file_digest_cached, files_digest, locate, weights_digest
+from runner.contract.folders import ModelFolder, file_digest_cached, files_digest, locate, other_digest, weights_digest
 from runner.contract.profile import profile_digest
 from runner.contract.source import Source, read_source, take_parties
 from runner.errors import Fault, Refused
@@ -79,9 +81,18 @@ def check(request: Request) -> Contract:
         made = _check_generation(request, faults)
     else:
         made = Contract(request, source=source)
+        asked = source.manifest["prompts"] if source else ()
+        faults += _check_texts(request, ((prompt["text"], prompt["sections"]) for prompt in asked))
     if faults or made is None:
         raise Refused(faults)
     return replace(made, examples=_examples(request), findings=(*made.findings, *critic.findings(request)))
+
+
+def _check_texts(request: Request, prompts: Iterable[tuple[str, Mapping[str, str]]]) -> list[Fault]:
+    """Whether the critic's templates take these prompts; an embedding model reads no text."""
+    if request.critic is None or isinstance(request.critic_runtime, ClipRuntime):
+        return []
+    return few(templates.check_texts(request.critic, prompts))
 
 
 def _examples(request: Request) -> tuple[Chosen, ...]:
@@ -120,6 +131,7 @@ def _check_generation(request: Request, faults: list[Fault]) -> Contract | None:
     encoders, tokens = parties.count_tokens(request, base, prompts, faults)
     faults += few([*wording.check_prompts(request, prompts), *wording.check_sections(request, prompts)])
     faults += few(wording.check_tokens(request, tokens))
+    faults += _check_texts(request, ((p.text, {s.name: s.text for s in p.sections}) for p in prompts))
     if faults or base is None:
         return None
     findings = rules.findings(request, base, lora, found)
@@ -129,10 +141,7 @@ def _check_generation(request: Request, faults: list[Fault]) -> Contract | None:
 def pin(contract: Contract) -> Pins:
     """Hash the accepted files. Raises Refused when a card expects another digest, or the LoRA another base."""
     request = contract.request
-    faults: list[Fault] = []
-    wanted = request.critic_runtime and request.critic_runtime.sha256
-    if wanted and (found := critic.critic_weights(request)) and wanted != found:
-        faults.append(_other_digest("critic_runtime.sha256", wanted, found))
+    faults = list(critic.check_weights(request))
     if contract.source:
         before = contract.source.manifest["pins"]
         made = {name: before.get(name) for name in MADE_WITH}
@@ -160,7 +169,7 @@ def _pin_generation(contract: Contract, faults: list[Fault]) -> dict[str, Any]:
         ("base_model.sha256", request.base_model.sha256, base),
         ("lora.sha256", request.lora.sha256, lora),
     )
-    faults += [_other_digest(w, wanted, found) for w, wanted, found in expected if wanted and found and wanted != found]
+    faults += [other_digest(w, wanted, found) for w, wanted, found in expected if wanted and found and wanted != found]
     faults += _other_base(contract, base) if base else []
     return {
         "base_sha256": base,
@@ -216,11 +225,6 @@ def _fit(request: Request, lora: LoraFile | None, base: ModelFolder | None) -> F
     own = card.base is not None and card.base == request.base_model.id
     family = card.family if card.family in lora.families else None
     return fit(lora, base, family=lora.family or family, model=base.model if own and not lora.claims.model else None)
-
-
-def _other_digest(where: str, wanted: str, found: str | None) -> Fault:
-    what = f"is {wanted[:12]}...; the files have {str(found)[:12]}..."
-    return Fault("weights_altered", where, what, "Get the files again, or mend the card if they are the right ones")
 
 
 def _other_base(contract: Contract, base_sha256: str) -> list[Fault]:

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from runner.config.critic import ClipRuntime, CriticProfile, OpenAIRuntime, TransformersRuntime
 from runner.config.tree import Request
 from runner.contract import profile as profiles
-from runner.contract.critic_files import check_files, critic_files, critic_weights
+from runner.contract.critic_files import check_files, check_weights, critic_files, critic_weights
 from runner.contract.critic_server import check_server
 from runner.contract.profile_rules import check_profile
 from runner.contract.rules import Finding
 from runner.errors import Fault, Refused
 
-__all__ = ["check_critic", "check_suited", "critic_files", "critic_weights", "findings"]
+__all__ = ["check_critic", "check_suited", "check_weights", "critic_files", "critic_weights", "findings"]
 
 Runtime = ClipRuntime | TransformersRuntime | OpenAIRuntime
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from runner import store
 from runner.config.critic import ClipRuntime, CriticProfile, OpenAIRuntime, TransformersRuntime
 from runner.config.tree import Request
-from runner.contract.folders import file_digest_cached, files_digest, locate, weights_digest
+from runner.contract.folders import file_digest_cached, files_digest, locate, other_digest, weights_digest
 from runner.errors import Fault
 
 Runtime = ClipRuntime | TransformersRuntime | OpenAIRuntime
@@ -68,6 +68,13 @@ def critic_weights(request: Request) -> str | None:
     if not places:
         return None
     return weights_digest(places[0]) if places[0].is_dir() else _digest(places[0])
+
+
+def check_weights(request: Request) -> Iterator[Fault]:
+    """Whether the weights are those that the runtime expects."""
+    wanted = request.critic_runtime and getattr(request.critic_runtime, "sha256", None)
+    if wanted and (found := critic_weights(request)) and wanted != found:
+        yield other_digest("critic_runtime.sha256", wanted, found)
 
 
 # ---- what is missing

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from urllib.parse import urlsplit
 
-from runner.config.critic import OpenAIRuntime, Server
-from runner.errors import Fault, choose
+from runner.config.critic import ClipRuntime, OpenAIRuntime, Server, ServerPhase, TransformersRuntime
+from runner.errors import Fault, Refused, choose
 
 BLANK = re.compile(r"\{([a-z_]+)\}")  # braces around a word; those of JSON are none
 BLANKS = ("path", "projector", "model", "host", "port", "context", "max_images", "concurrency", "total_context")
@@ -26,13 +27,36 @@ def check_server(runtime: OpenAIRuntime) -> Iterator[Fault]:
     """Every rule about a server, whatever it is asked."""
     yield from _check_secrets(runtime)
     yield from _check_whose(runtime)
+    yield from _check_url(runtime.url)
     if runtime.server is not None:
         yield from _check_command(runtime, runtime.server)
         yield from _check_engine(runtime, runtime.server)
+        yield from _check_patterns(runtime.server)
     elif runtime.key_env and not os.environ.get(runtime.key_env):
         what = f"names {runtime.key_env}, which is not set in this environment"
         fix = f"Set it (export {runtime.key_env}=...), or critic_runtime.key_env=null if the server wants no key"
         yield Fault("critic_key_missing", "critic_runtime.key_env", what, fix)
+
+
+def server_mib(runtime: ClipRuntime | TransformersRuntime | OpenAIRuntime | None) -> int:
+    """What the server that we start is said to take, in MiB; 0 for any other critic, of which nobody has said."""
+    server = runtime.server if isinstance(runtime, OpenAIRuntime) else None
+    return sum(server.memory.model_dump().values()) if server else 0
+
+
+def patterns(phases: Sequence[ServerPhase]) -> dict[str, re.Pattern[str]]:
+    """The expressions of a server's log by the phase that each begins. Raises Refused(bad_pattern) with all faults."""
+    found, faults = dict[str, re.Pattern[str]](), list[Fault]()
+    for number, phase in enumerate(phases):
+        try:
+            found[phase.name] = re.compile(phase.pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            where = f"critic_runtime.server.phases[{number}].pattern"
+            what = f"{phase.pattern[:80]!r} is no regular expression ({error})"
+            faults.append(Fault("bad_pattern", where, what, "Write a backslash before ( [ + * . and the like"))
+    if faults:
+        raise Refused(faults)
+    return found
 
 
 def _check_whose(runtime: OpenAIRuntime) -> Iterator[Fault]:
@@ -51,6 +75,19 @@ def _check_whose(runtime: OpenAIRuntime) -> Iterator[Fault]:
         if given is not None:
             what = f"{_without_secret(given)} would be ignored: {whose}"
             yield Fault("setting_ignored", f"critic_runtime.{name}", what, f"Set critic_runtime.{name}=null")
+
+
+def _check_url(url: str | None) -> Iterator[Fault]:
+    where, given = "critic_runtime.url", _without_secret(url or "")
+    try:
+        parts = urlsplit(url or "http://none")
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number or too high, or half of an IPv6 address
+        usable = False
+    if not usable:
+        yield Fault("bad_url", where, f"{given} has no usable host or port", "Write http://HOST:PORT, port 1 to 65535")
+    elif parts.path.rstrip("/").endswith("/v1"):
+        yield Fault("bad_url", where, f"{given} ends in /v1, which is added to it", "Leave out /v1")
 
 
 def _check_command(runtime: OpenAIRuntime, server: Server) -> Iterator[Fault]:
@@ -83,6 +120,13 @@ def _check_engine(runtime: OpenAIRuntime, server: Server) -> Iterator[Fault]:
         if given:
             what = f"is {value}, which vLLM alone can do; critic_runtime.server.engine is {server.engine}"
             yield Fault("critic_unsuited", f"critic_runtime.{name}", what, f"Set critic_runtime.{name}={instead}")
+
+
+def _check_patterns(server: Server) -> Iterator[Fault]:
+    try:
+        patterns(server.phases)
+    except Refused as refusal:
+        yield from refusal.faults
 
 
 # ---- secrets

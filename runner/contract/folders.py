@@ -21,6 +21,7 @@ from runner.contract.folder_files import INDEXES, is_packed, missing_of, read_co
 from runner.contract.headers import Broken
 from runner.contract.layers import Layout, layout_of, table
 from runner.contract.shown import shown
+from runner.errors import Fault
 
 BUILTIN = "builtin:"
 UNET_WIDTHS = {96: "shapes", 768: "sd1", 1024: "sd2", 1280: "sdxl", 2048: "sdxl"}  # of the text that a UNet reads
@@ -253,3 +254,9 @@ def _read_memory(path: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
+
+
+def other_digest(where: str, wanted: str, found: str) -> Fault:
+    """Weights that are not those which a card expects."""
+    what = f"is {wanted[:12]}...; the files have {found[:12]}..."
+    return Fault("weights_altered", where, what, "Get the files again, or mend the card if they are the right ones")

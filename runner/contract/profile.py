@@ -7,6 +7,7 @@ version, and a lock that cannot be read. What it does not know: whether a profil
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from runner.errors import Fault, Refused, Unavailable
 
 FORMAT = "runner-critic-lock/1"
 LOCK_NAME = "critic.lock.json"
+VERSION = re.compile(r"[1-9][0-9]{0,17}")
 COMMAND = "python -m runner critic lock"
 COMPOSED_WITH = "demo"  # any shipped experiment: only its critic is looked at
 MAX_CHANGES = 6  # shown of a profile that changed
@@ -80,7 +82,7 @@ def read_lock(folder: Path | None = None) -> Lock:
         raise Refused(_unreadable(path, "is not there", f"{back}, or make a new one with `{COMMAND}`")) from error
     except OSError as error:
         raise Refused(_unreadable(path, f"cannot be read: {error.strerror or error}", "Mend its rights")) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused(_unreadable(path, f"is no lock of format {FORMAT}: {shown(str(error))}", back)) from error
     except (KeyError, TypeError, AttributeError) as error:
         raise Refused(_unreadable(path, f"is no lock of format {FORMAT}: a part of it is missing", back)) from error
@@ -94,7 +96,7 @@ def _entries(values: Any) -> dict[tuple[str, int], Locked]:
     if values["format"] != FORMAT:
         raise ValueError(f"it says {values['format']!r}")
     found = {
-        (str(name), int(version)): Locked(entry["digest"], entry["profile"])
+        (str(name), _version(name, version)): Locked(entry["digest"], entry["profile"])
         for name, versions in values["profiles"].items()
         for version, entry in versions.items()
     }
@@ -102,6 +104,12 @@ def _entries(values: Any) -> dict[tuple[str, int], Locked]:
         if store.digest_of(entry.profile) != entry.digest:
             raise ValueError(f"{name} version {version} was altered by hand")
     return found
+
+
+def _version(name: str, text: str) -> int:
+    if not VERSION.fullmatch(text):
+        raise ValueError(f"{name} has a version {text[:40]!r}")
+    return int(text)
 
 
 def check_lock(profile: CriticProfile, lock: Lock) -> Iterator[Fault]:

@@ -13,15 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from runner.config.critic import Criterion, CriticProfile
-from runner.errors import Fault, choose, first_line
+from runner.contract import templates
+from runner.errors import Fault, choose
 
-VARIABLES = {  # what a template may write out: nothing of how an image was made but its prompt
-    "system": ("rules", "criteria", "tags", "scale", "evidence"),
-    "user": ("prompt", "sections"),
-    "example": ("prompt", "decision", "note"),
-}
 MIN_CHARS_PER_TOKEN = 3  # of a reply: punctuation and short words; English prose has four and more
-MAX_RENDERED_CHARS = 100_000
 
 
 def check_profile(profile: CriticProfile) -> Iterator[Fault]:
@@ -33,8 +28,8 @@ def check_profile(profile: CriticProfile) -> Iterator[Fault]:
     yield from _check_clip(profile)
     yield from _check_bounds(profile)
     yield from _check_exam(profile)
-    for name in VARIABLES:
-        yield from _check_template(profile, name)
+    for name in templates.VARIABLES:
+        yield from templates.check_template(profile, name)
 
 
 # ---- names
@@ -236,43 +231,6 @@ def _check_exam(profile: CriticProfile) -> Iterator[Fault]:
         yield Fault(
             "out_of_bounds", "critic.exam.repeat_within", what, "Lower it: chance must not look like a judgement"
         )
-
-
-# ---- texts
-
-
-def _check_template(profile: CriticProfile, name: str) -> Iterator[Fault]:
-    """A text names only what it may show, and can be filled in."""
-    from jinja2 import StrictUndefined, TemplateError, meta
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    where, source = f"critic.text.{name}", getattr(profile.text, name)
-    room = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    try:
-        used = meta.find_undeclared_variables(room.parse(source)) - room.globals.keys()
-        strange = sorted(used - {*VARIABLES[name]})
-        for variable in strange:
-            what, fix = f"names {variable!r}, which a critic is not told", choose(variable, VARIABLES[name])
-            yield Fault("bad_template", where, what, fix)
-        if not strange:
-            yield from _check_length(where, room.from_string(source).render(_filled(profile, name)))
-    except (TemplateError, TypeError, ValueError) as error:
-        line = f" (line {error.lineno})" if hasattr(error, "lineno") else ""
-        what = f"cannot be filled in{line}: {first_line(error).rstrip('.')}"
-        yield Fault("bad_template", where, what, "Mend it in conf/critic/text")
-
-
-def _check_length(where: str, text: str) -> Iterator[Fault]:
-    if not text.strip() or len(text) > MAX_RENDERED_CHARS:
-        what = f"comes to {len(text)} characters" if text.strip() else "says nothing"
-        yield Fault("bad_template", where, what, f"Write something, of at most {MAX_RENDERED_CHARS} characters")
-
-
-def _filled(profile: CriticProfile, name: str) -> Mapping[str, Any]:
-    """The real rules for the system text, and for the others something in the shape of what comes."""
-    if name == "system":
-        return profile.model_dump(include=set(VARIABLES["system"]))
-    return {"prompt": "a cup", "sections": {"subject": "a cup"}, "decision": "approve", "note": ""}
 
 
 def _listed(values: Sequence[object]) -> str:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runner import journal
+from runner import journal, ledger
+from runner.config.faults import MISSING
 from runner.config.tree import Request
 from runner.errors import Corrupt, Fault, Refused, choose
+from runner.store import open_store
 
 PARTIES = ("mode", "seed", "base_model", "lora", "trigger", "prompt", "generate")  # what a review takes from its run
 
@@ -36,6 +38,9 @@ def take_parties(values: dict[str, Any]) -> dict[str, Any]:
     Raises Refused when the run cannot be read, or when the request names a party itself.
     """
     name = (values.get("critique") or {}).get("images_of")
+    if name in (None, MISSING) and list(values.get("stages") or ()) == ["critique"]:
+        fix = "Name a finished run: critique.images_of=RUN; `python -m runner status` lists them"
+        raise Refused(Fault("missing_value", "critique.images_of", "has no value, and stages are [critique]", fix))
     if not isinstance(name, str):
         return values
     stored = _manifest(Path(str(values["outputs"])), "critique.images_of", name)["request"]
@@ -75,11 +80,24 @@ def _faults(request: Request, manifest: Mapping[str, Any], second: Any, images: 
     if request.stages != ("critique",):
         what = f"{asked.images_of} is reviewed again, and stages are {list(request.stages)}"
         yield Fault("stage_order", "stages", what, "Use stages=[critique], or leave out critique.images_of")
-    if second is not None:
+    if asked.against == asked.images_of:
+        what = f"is {asked.against}, and so is critique.images_of"
+        yield Fault("not_comparable", "critique.against", what, "Name another run: a picture beside itself is a tie")
+    elif second is not None:
         yield from _other_prompts(asked.against, manifest, second[0])
+    yield from _gone(request, [digest for *_, digests in images for digest in digests])
     if not images:
         what = f"{asked.images_of} has no images" + (f" in common with {asked.against}" if asked.against else "")
         yield Fault("sources_missing", "critique.images_of", what, "Choose a run that made images")
+
+
+def _gone(request: Request, digests: list[str]) -> Iterator[Fault]:
+    """Images of which there is a line, and no object."""
+    look = open_store(Path(request.outputs).absolute(), request.storage).look(len(digests))
+    if gone := [digest for digest in dict.fromkeys(digests) if look(digest) is None]:
+        what = f"has lost {len(gone)} of {len(digests)} images (first {gone[0][:16]})"
+        fix = "`python -m runner verify` says where they went; the run's own command makes them again"
+        yield Fault("sources_missing", "critique.images_of", what, fix)
 
 
 def _other_prompts(name: str | None, a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Fault]:
@@ -92,12 +110,17 @@ def _other_prompts(name: str | None, a: Mapping[str, Any], b: Mapping[str, Any])
 
 
 def _made(outputs: Path, where: str, name: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """A run's manifest, and the digest of each image that it made or reviewed."""
+    """A run's manifest, and the digest of each image that it made or reviewed, and that nobody deleted since."""
     manifest = _manifest(outputs, where, name)
     run = journal.read_run(outputs / "runs" / name)
     if run.problem:
         raise Refused(Fault("journal_altered", where, f"{name} cannot be relied on: {run.problem}", VERIFY))
-    return manifest, {row["key"]: row["digest"] for row in run.images() if row["status"] == "complete"}
+    if any(len(digests) > 1 for digests in manifest.get("given", {}).values()):
+        fix = "Name one of the two runs that it compared"
+        raise Refused(Fault("not_comparable", where, f"{name} compares two runs, and made no image", fix))
+    known, record = ledger.read(outputs), f"runs/{name}"
+    made = {row["key"]: row["digest"] for row in run.images() if row["status"] == "complete"}
+    return manifest, {key: digest for key, digest in made.items() if not known.deletes(digest, record)}
 
 
 VERIFY = "`python -m runner verify` says more; choose another run, or put the original back"

@@ -33,7 +33,7 @@ def examine(bench: Bench) -> tuple[dict[str, Any], exam.Exam]:
     """Load the critic of a request, examine it and let go of it: who it is, and how it did. Raises as `work`."""
     try:
         critic: Resident = bench.model(ROLE, resident.begin)
-        return dict(critic.backend.identity), resident.examine(critic, bench, "asked for")
+        return critic.model, resident.examine(critic, bench, "asked for")
     finally:
         bench.close()
 
@@ -53,7 +53,8 @@ def work(step: Step, bench: Bench) -> Outcome:
     bench.status("reviewing")
     with bench.clock.phase("review"):
         tasks, lost = _tasks(step, bench, critic)
-        asked = [task for task in tasks if not _recalled(task, bench)]
+        asked = [task for task in tasks if critic.files is None or not _recalled(task, bench)]
+        critic.begin()
         while asked and not _is_over(critic):
             asked = _ask_all(asked, critic, bench, len(tasks))
     return Outcome((), (*lost, *(Unmade(task.item, "critic", OVER) for task in asked)))
@@ -75,7 +76,7 @@ def _tasks(step: Step, bench: Bench, critic: Resident) -> tuple[list[Task], list
         else:
             others = tuple(e for e in examples if e.image not in pictures)  # no image is shown what was decided on it
             question = Question(critic.profile, image.prompt, pictures, critic.schema, others)
-            tasks.append(Task(item, question, verdict.key_of(question, critic.backend)))
+            tasks.append(Task(item, question, verdict.key_of(question, critic.model)))
     return tasks, lost
 
 
@@ -100,7 +101,7 @@ def _recalled(task: Task, bench: Bench) -> bool:
         return False
     if data is None or record is None or record.get("format") != verdict.FORMAT:
         return False
-    facts = {**verdict.told(record), "key": task.key, "passing": False, "latency_s": 0.0, "cached": True}
+    facts = {**verdict.told(record), "key": task.key, "latency_s": 0.0, "cached": True}
     bench.deliver(Outcome((Made(task.item, data, facts),)))
     return True
 
@@ -136,7 +137,7 @@ def _judge(task: Task, asker: Asker) -> Judged:
 
 
 def _deliver(task: Task, judged: Judged, critic: Resident, bench: Bench) -> None:
-    record = verdict.record_of(task.question, judged, critic.backend)
+    record = verdict.record_of(task.question, judged, critic.model, structured=critic.backend.structured)
     facts = verdict.facts_of(task.question, judged, record, task.key)
     bench.deliver(Outcome((Made(task.item, store.canonical(record), facts),)))
     critic.failed_in_a_row = 0 if judged.answer else critic.failed_in_a_row + 1

@@ -16,7 +16,7 @@ from runner.critic import pairwise
 from runner.critic.answer import Answer
 from runner.critic.question import Attempt, Backend, Question, Reply, Unanswered
 
-FINAL = ("refused", "image_not_seen", "bad_request", "oom", "runtime_down", "cancelled", "inconsistent")
+FINAL = ("refused", "image_not_seen", "bad_request", "oom", "runtime_down", "cancelled")
 SAME_AGAIN = ("timeout", "overloaded", "disconnected")
 MAX_WAITS = 5  # for a server that says it is busy; they are not attempts of the model
 MAX_WAIT_S = 30.0

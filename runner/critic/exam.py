@@ -17,7 +17,7 @@ from typing import Any
 
 from runner.config.critic import CriticProfile
 from runner.critic import answer, exam_pictures, schema
-from runner.critic.ask import Judged, first_attempt
+from runner.critic.ask import Asker, Judged, first_attempt
 from runner.critic.exam_pictures import BLANK, NUMBERS, OTHER
 from runner.critic.question import OF_THE_RUNTIME, Backend, Question, Unanswered
 from runner.critic.review import as_they_come
@@ -25,7 +25,8 @@ from runner.critic.review import as_they_come
 NOBODY_THERE = (*OF_THE_RUNTIME, "timeout", "disconnected")  # each further question would only wait as long again
 DETAIL_CHARS = 160
 
-Ask = Callable[[Backend, Question], Judged]
+MAX_QUESTIONS = 13
+Ask = Callable[[Backend, Question, Asker], Judged]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,11 @@ class Exam:
         }
 
 
-def take(backend: Backend, profile: CriticProfile, judge: Ask) -> Exam:
+def take(
+    backend: Backend, profile: CriticProfile, judge: Ask, tell: Callable[[int, int], None] = lambda done, most: None
+) -> Exam:
     """Examine a critic: at most 13 questions, as many at once as it takes. Never raises for what it does or says."""
-    sitting = Sitting(backend, profile, judge)
+    sitting = Sitting(backend, profile, judge, tell)
     first, enforced, is_there = _schema(sitting)
     rest = (_chosen(sitting) if profile.mode == "pairwise" else _scored(sitting)) if is_there else []
     checks = (first, *rest)
@@ -103,15 +106,23 @@ class Sitting:
     backend: Backend
     profile: CriticProfile
     judge: Ask
+    tell: Callable[[int, int], None]  # how many have been answered, of at most how many
     num_asked: int = 0
+    num_heard: int = 0
 
     def ask(self, *asked: Asked) -> list[Heard]:
         """As many at once as the critic takes; what was heard in the order of the questions."""
         wanted = schema.answer_schema(self.profile, continuous=self.backend.continuous)
         questions = [self.question(one, wanted) for one in asked]
-        come = as_they_come(range(len(asked)), lambda n: self.judge(self.backend, questions[n]), self.backend,
-                            threading.Event(), lambda: None)  # fmt: skip
-        judged = dict(come)
+        stop = threading.Event()
+        asker = Asker(self.backend, wait=stop.wait, give_up=stop.is_set)
+        come = as_they_come(range(len(asked)), lambda n: self.judge(self.backend, questions[n], asker), self.backend,
+                            stop, lambda: None)  # fmt: skip
+        judged: dict[int, Judged] = {}
+        for number, said in come:
+            judged[number] = said
+            self.num_heard += 1
+            self.tell(self.num_heard, MAX_QUESTIONS)
         return [self._heard(judged[n]) for n in range(len(asked))]
 
     def question(self, asked: Asked, wanted: dict[str, Any]) -> Question:

@@ -30,13 +30,11 @@ FAILURES = (
     "disconnected",  # the connection broke in mid-request
     "runtime_down",  # nobody answers at that address
     "cancelled",  # we stopped it ourselves
-    "inconsistent",  # of a pair: the two orders disagree
 )
 OF_THE_RUNTIME = (
     "runtime_down",
     "cancelled",
 )  # say nothing of the image: it has no verdict, and the next run asks again
-PASSING = ("timeout", "server_error", "overloaded", "oom", "disconnected")  # an unscored image is asked about again
 
 
 @dataclass(frozen=True, slots=True)

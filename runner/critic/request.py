@@ -3,9 +3,15 @@
 The order keeps the longest common beginning over the questions of a review, which servers keep in their prefix cache:
 the system text (the same for every image of a profile), the examples, the image, and only then what differs by prompt.
 It is one user message: chat templates treat a second one, or an assistant's, as talk that has happened. Of how an image
-was made only its prompt is shown, as data: Jinja in it is never run, and what opens a control token of a chat template
-(`<|im_end|>`, `</s>`, `<image>`) gets a space, so that it stays a text. It refuses a picture that does not decode. What
-it does not know: who is asked, and what the answer means.
+was made only its prompt is shown, as data, and so is a note of a past decision: Jinja in them is never run, and what
+opens a control token gets a space (`< |im_end|>`), so that it stays a text. These are covered:
+  any word       what begins with `<|`, `</` or `<_`, and one word that ends with `|>`; the bar may be wide
+  in any case    what begins with `<start_of_` `<end_of_` `<im_` `<image` `<img` `<video` `<vision` `<audio` `<tool_`,
+                 `<s>` `<bos>` `<eos>` `<pad>` `<unk>` `<mask>` `<think>` `<ref>` `<box>` `<quad>` `<sys>` `<unused7>`
+  in capitals    `[INST]` `[IMG]` `[IMG_BREAK]` `[IMG_END]` `[SYSTEM_PROMPT]` `[AVAILABLE_TOOLS]` `[TOOL_...]` `[ARGS]`
+                 `[CALL_ID]` `[THINK]` `[AUDIO]` `[BEGIN_AUDIO]`, and each with a `/`
+Other words in brackets stay as they are: a trigger `<emblem>` does. It refuses a picture that does not decode. What it
+does not know: who is asked, which tokens that model has, and what the answer means.
 """
 
 from __future__ import annotations
@@ -15,21 +21,25 @@ import functools
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from runner import store
 from runner.config.critic import CriticProfile, Shown
+from runner.contract import templates
 from runner.critic.question import Attempt, Example, Picture, Question, Unanswered
-from runner.errors import Fault, Refused, first_line
 
 if TYPE_CHECKING:
-    from jinja2 import Template
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP")
-OPENS_CONTROL = re.compile(r"<(?=[|｜/_]|(?:start|end)_of_|image|video)")  # noqa: RUF001  # DeepSeek's bar is a wide one
+OPENS_CONTROL = re.compile(
+    r"<(?=[|｜/_]|\w+[|｜]>"  # noqa: RUF001  # DeepSeek's bar is a wide one
+    r"|(?i:(?:start|end)_of_|im_|image|img|video|vision|audio|tool_"
+    r"|(?:s|bos|eos|pad|unk|mask|think|ref|box|quad|sys|unused\d+)>))"
+    r"|\[(?=/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_\w+|ARGS|CALL_ID|THINK|(?:BEGIN_)?AUDIO|IMG(?:_BREAK|_END)?)\])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,45 +61,24 @@ ImagePart = Callable[[Seen], dict[str, Any]]
 def system_text(profile: CriticProfile) -> str:
     """What is the same for every image of a profile, byte for byte."""
     names = ("rules", "criteria", "tags", "scale", "evidence")
-    return _render("critic.text.system", profile.text.system, profile.model_dump(include=set(names)))
+    return templates.filled("critic.text.system", profile.text.system, profile.model_dump(include=set(names)))
 
 
 def user_text(question: Question) -> str:
     """What is asked about this image: its prompt, whole and by sections."""
     sections = {name: _as_data(text) for name, text in question.prompt.sections.items()}
     words = {"prompt": _as_data(question.prompt.text), "sections": sections}
-    return _render("critic.text.user", question.profile.text.user, words)
+    return templates.filled("critic.text.user", question.profile.text.user, words)
 
 
 def example_text(profile: CriticProfile, example: Example) -> str:
     """What stands beside the picture of a past decision."""
     words = {"prompt": _as_data(example.prompt), "decision": example.decision, "note": _as_data(example.note)}
-    return _render("critic.text.example", profile.text.example, words)
+    return templates.filled("critic.text.example", profile.text.example, words)
 
 
 def _as_data(text: str) -> str:
-    return OPENS_CONTROL.sub("< ", text)
-
-
-def _render(where: str, source: str, words: Mapping[str, Any]) -> str:
-    from jinja2 import TemplateError
-
-    try:
-        return _template(source).render(words).strip()
-    except (TemplateError, TypeError, ValueError) as error:
-        what = f"the template cannot be filled in ({first_line(error)})"
-        fix = "Use only the variables that conf/critic/text names, and only to write them out"
-        raise Refused(Fault("bad_template", where, what, fix)) from error
-
-
-@functools.lru_cache(maxsize=16)
-def _template(source: str) -> Template:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    ).from_string(source)
+    return OPENS_CONTROL.sub(r"\g<0> ", text)
 
 
 # ---- pictures

@@ -9,19 +9,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runner.config.critic import CriticProfile, CriticRuntime, OpenAIRuntime
-from runner.contract.critic import critic_weights
+from runner.contract.critic import critic_files, critic_weights
 from runner.critic import exam, schema
 from runner.critic.ask import judge
 from runner.critic.backends.clip import load_clip
 from runner.critic.backends.in_process import load_transformers
 from runner.critic.question import Backend
 from runner.errors import Failed, Fault
-from runner.worker import Bench
+from runner.worker import Bench, Progress
 
 if TYPE_CHECKING:
     from runner.critic.supervise import Supervised
@@ -38,11 +38,21 @@ class Resident:
     backend: Backend
     server: Supervised | None
     schema: dict[str, Any]
-    began_s: float = field(default_factory=time.monotonic)
+    files: str | None  # digest of everything here that decides its answers; None where others keep it
+    began_s: float | None = None  # the first question
     failed_in_a_row: int = 0
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """Who answers: what the backend knows of itself, and the files that it was given."""
+        return {**self.backend.identity, **({"files": self.files} if self.files else {})}
+
+    def begin(self) -> None:
+        """Questions are asked from now on: loading and the exam are no part of the time that a review may take."""
+        self.began_s = self.began_s or time.monotonic()
+
     def spent_s(self) -> float:
-        return time.monotonic() - self.began_s
+        return 0.0 if self.began_s is None else time.monotonic() - self.began_s
 
 
 def load(bench: Bench) -> Resident:
@@ -57,7 +67,8 @@ def begin(bench: Bench) -> Resident:
     profile, runtime = bench.request.critic, bench.request.critic_runtime
     assert profile is not None and runtime is not None, "the contract refuses a critique without a critic"
     backend, server = _begin(runtime, bench)
-    return Resident(profile, backend, server, schema.answer_schema(profile, continuous=backend.continuous))
+    wanted = schema.answer_schema(profile, continuous=backend.continuous)
+    return Resident(profile, backend, server, wanted, critic_files(bench.request))
 
 
 def restart(resident: Resident, bench: Bench) -> None:
@@ -77,10 +88,11 @@ def examine(resident: Resident, bench: Bench, when: str) -> exam.Exam:
     bench.status("warming", "critic")
     began = time.perf_counter()
     with bench.clock.phase("warmup"):
-        taken = exam.take(resident.backend, resident.profile, judge)
+        tell = lambda done, most: bench.progress(Progress("warming", "warmup", done, most))  # noqa: E731  # one use
+        taken = exam.take(resident.backend, resident.profile, judge, tell)
     took_s = round(time.perf_counter() - began, 6)
     resident.backend.structured = taken.enforced is not False
-    bench.note("exam", when=when, took_s=took_s, identity=dict(resident.backend.identity), **taken.as_dict())
+    bench.note("exam", when=when, took_s=took_s, identity=resident.model, **taken.as_dict())
     return taken
 
 

@@ -6,6 +6,7 @@ decision, or a score that no answer gave.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,12 +15,12 @@ from runner.contract.profile import profile_digest
 from runner.critic import decide, request
 from runner.critic.answer import Answer
 from runner.critic.ask import Judged, first_attempt
-from runner.critic.question import PASSING, Backend, Question, Unanswered
+from runner.critic.question import Question, Unanswered
 
 FORMAT = "runner-verdict/2"
 
 
-def key_of(question: Question, backend: Backend) -> str:
+def key_of(question: Question, model: Mapping[str, Any]) -> str:
     """What two questions have in common that get one verdict: what is asked, of which pictures, and of whom."""
     return store.digest_of([
         FORMAT,
@@ -28,12 +29,15 @@ def key_of(question: Question, backend: Backend) -> str:
         [image.digest for image in question.images],
         [[example.image.digest, request.example_text(question.profile, example)] for example in question.examples],
         dict(question.schema),
-        dict(backend.identity),
+        dict(model),
     ])  # fmt: skip
 
 
-def record_of(question: Question, judged: Judged, backend: Backend) -> dict[str, Any]:
-    """Everything that a verdict must keep: what was asked, what was said, and what the runner makes of it."""
+def record_of(question: Question, judged: Judged, model: Mapping[str, Any], *, structured: bool) -> dict[str, Any]:
+    """Everything that a verdict must keep: what was asked, what was said, and what the runner makes of it.
+
+    `model` is who answered; `structured`, whether it decodes under the schema.
+    """
     profile, answer = question.profile, judged.answer
     advice = decide.advise(profile, answer) if answer else None
     return {
@@ -43,8 +47,8 @@ def record_of(question: Question, judged: Judged, backend: Backend) -> dict[str,
         "prompt": question.prompt.text,
         "profile": {"id": profile.profile, "version": profile.version, "digest": profile_digest(profile)},
         "request": request_of(question),
-        "model": dict(backend.identity),
-        "decoded_under_schema": backend.structured,
+        "model": dict(model),
+        "decoded_under_schema": structured,
         "sampling": profile.sampling.model_dump(mode="json"),
         "status": "unscored" if answer is None else "scored",
         "reason": reason_of(judged),
@@ -84,7 +88,6 @@ def facts_of(question: Question, judged: Judged, record: dict[str, Any], key: st
     return {
         **told(record),
         "key": key,
-        "passing": judged.failure in PASSING,
         "latency_s": round(judged.took_s, 6),
         "num_attempts": len(judged.tries),
         "retried": [tried.failure for tried in judged.tries if tried.failure],

@@ -111,7 +111,7 @@ def interruptible(log: Journal) -> Iterator[Callable[[], None]]:
 
 
 STOPPING = b"\nstopping; what is done is kept and noted\n"
-INTERRUPTED = Fault("interrupted", "run", "was interrupted; finished images are kept", "Run it again to make the rest")
+INTERRUPTED = Fault("interrupted", "run", "was interrupted; what is finished is kept", "Run it again to do the rest")
 
 
 def _out_of_memory(error: BaseException) -> Fault:

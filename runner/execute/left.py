@@ -25,7 +25,7 @@ GONE = "its object is gone"
 ALTERED = "its object does not verify"
 OTHER_IMAGE = "it judges another image"
 QUARANTINED = "its critic failed an exam since"
-NO_REPLY = "its critic gave no reply then"
+UNSCORED = "its critic had no answer then"
 AS_WRITTEN = "line and object are there, its size and time as written"
 HASHED_AGAIN = "its object was touched and still verifies"
 
@@ -45,15 +45,18 @@ def decide(plan: Plan, state: State, objects: Objects, tombstones: Mapping[str, 
     left = Left()
     touched: dict[str, list[str]] = {}
     look = objects.look(len(state.items))
+    left.deleted.update(_given_and_deleted(plan, tombstones))
     for item, known, why in _told(plan, state):
+        if item in left.deleted:
+            continue
         if image_of(item) in left.deleted:
             left.deleted[item] = left.deleted[image_of(item)]
         elif known is None or known.object is None:
             left.again[item] = why
         elif known.object in tombstones:
             left.deleted[item] = tombstones[known.object]
-        elif known.quarantined or (known.passing and state.status != "complete"):
-            left.again[item] = QUARANTINED if known.quarantined else NO_REPLY
+        elif known.quarantined or not (known.scored or state.status == "complete"):
+            left.again[item] = QUARANTINED if known.quarantined else UNSCORED
         elif (seen := look(known.object)) is None:
             left.again[item] = GONE
         elif seen.size != known.bytes:
@@ -66,6 +69,13 @@ def decide(plan: Plan, state: State, objects: Objects, tombstones: Mapping[str, 
     left.kept_because[AS_WRITTEN] = len(left.made) - left.kept_because[HASHED_AGAIN]
     left.again.update((item, OTHER_IMAGE) for item in left.made if is_stale(item, state, left.made))
     return left
+
+
+def _given_and_deleted(plan: Plan, tombstones: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Reviews of images that another run made and that were deleted since."""
+    for step in plan.steps if tombstones else ():
+        for item, image in zip(step.items, step.images, strict=True):
+            yield from ((item, tombstones[digest]) for digest in image.given if digest in tombstones)
 
 
 def _told(plan: Plan, state: State) -> Iterator[tuple[str, Item | None, str]]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from runner import environment, gpu, index, journal, ledger
-from runner.errors import Failed, Fault, Refused
+from runner.errors import Failed, Fault, Refused, RunnerError
 from runner.execute import folders
 from runner.execute.ending import Ending, Lost, ending_of, incomplete, interruptible, unscored
 from runner.execute.folders import Accepted
@@ -251,11 +251,17 @@ class Run:
             self._note("status", status=status, phase=phase, **({"role": role} if role else {}))
 
     def _recall(self, key: str) -> str | None:
-        """The digest of a verdict that any run was given for the same question; a fresh attempt asks anew."""
+        """The digest of a verdict that any run was given for the same question; a fresh attempt asks anew.
+
+        The index is brought up to date first: it may not know of an exam that was failed since.
+        """
         if self.accepted.request.run.fresh:
             return None
         if self._look_up is None:
-            self._look_up = index.verdicts_by_key(self.folder.parent.parent)
+            outputs = self.folder.parent.parent
+            with suppress(OSError, RunnerError):
+                index.refresh(outputs)
+            self._look_up = index.verdicts_by_key(outputs)
         return self._look_up(key)
 
     def _progress(self, moment: Progress) -> None:

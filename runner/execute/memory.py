@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from runner import index
-from runner.config.critic import OpenAIRuntime
 from runner.config.tree import Request
 from runner.contract import Contract, Pins
+from runner.contract.critic_server import server_mib
 from runner.gpu import Needs
 
 ROLES = {"generate": "generator", "critique": "critic"}
@@ -45,10 +45,7 @@ def needs(contract: Contract, pins: Pins, device: str, outputs: Path) -> Needs:
 
 def _of_server(request: Request, device: str) -> Needs:
     """What the critic's server takes; it is another process, and nobody but its profile knows."""
-    runtime = request.critic_runtime
-    server = runtime.server if isinstance(runtime, OpenAIRuntime) else None
-    total_mib = sum(server.memory.model_dump().values()) if server else 0
-    return Needs(device, total_mib, "declared", "critic")
+    return Needs(device, server_mib(request.critic_runtime), "declared", "critic")
 
 
 def _largest(known: Mapping[str, int], device: str) -> Needs:

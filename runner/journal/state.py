@@ -28,7 +28,6 @@ class Item:
     at: str
     image: str | None  # of a verdict: the digest of the picture it judged
     scored: bool  # of a verdict: whether it has scores
-    passing: bool = False  # of an unscored verdict: the critic may answer another time
     quarantined: bool = False  # of a verdict: its critic failed an exam since
     kind: str | None = None  # of an item that was not made: its kind of failure
     reason: str | None = None
@@ -113,7 +112,7 @@ def item_of(event: Event, *, slim: bool) -> Item:
         raise TypeError("its object or its facts are of another kind")
     return Item(
         event["event"] == "made", name, event.get("bytes"), sys.intern(event["step"]), event["at"],
-        facts.get("image"), facts.get("status") != "unscored", facts.get("passing") is True, False,
+        facts.get("image"), facts.get("status") != "unscored", False,
         event.get("kind"), event.get("reason"), NO_FACTS if slim else facts,
     )  # fmt: skip
 

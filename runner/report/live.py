@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 
 from runner.gpu import who
@@ -12,13 +13,14 @@ from runner.worker import Progress
 SPOKEN = {
     "waiting_for_gpu": "waiting for the device",
     "loading": "loading model",
-    "warming": "proving the LoRA",
+    "warming": "warming up",
     "generating": "sampling",
     "reviewing": "reviewing",
     "releasing": "releasing model",
     "verifying": "verifying",
 }
 
+EVERY_S = 10.0
 OF_CRITIC = {"loading": "loading the critic", "warming": "examining the critic"}
 
 
@@ -52,6 +54,7 @@ class Live:
             kind: self._bars.add_task(f"{kind}s", total=count, now="") for kind, count in expected.items() if count
         }
         self._expected, self._shown = dict(expected), sys.stderr.isatty()
+        self._told_s = time.monotonic()
 
     def __enter__(self) -> Live:
         self._bars.start()
@@ -72,7 +75,11 @@ class Live:
             self._say(_told(event))
 
     def on_progress(self, moment: Progress) -> None:
-        self._say(f"{spoken(moment.status)} {moment.done}/{moment.total}")
+        text = f"{spoken(moment.status)} {moment.done}/{moment.total}"
+        self._say(text)
+        if not self._shown and time.monotonic() - self._told_s > EVERY_S:  # a log is told seldom, but is told
+            self._told_s = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
 
     def _say(self, text: str) -> None:
         for task in self._tasks.values():

@@ -38,7 +38,7 @@ def write_page(run: Run, objects: Objects, path: Path) -> None:
     shown = [_image(run, row, objects) for row in images[:MAX_IMAGES]]
     page = template.render(
         run=run, status=run.state.status if run.state.ended else run.status(alive), manifest=run.manifest,
-        images=shown, num_images=len(images), wins=Counter(row["winner"] for row in shown if row["winner"]),
+        images=shown, num_images=len(images), wins=_wins(shown),
         review=review, scores=_scores(review), critic=_critic(run), timings=_phases(run), failure=run.state.failure,
     )  # fmt: skip
     path.write_text(page, "utf-8")
@@ -72,6 +72,11 @@ def _boxes(found: list[Row], side: str) -> Iterator[Row]:
         left, top, right, bottom = (side / 10 for side in box)
         place = f"left:{left:g}%;top:{top:g}%;width:{right - left:g}%;height:{bottom - top:g}%"
         yield {"place": place, **finding}
+
+
+def _wins(rows: list[Row]) -> Counter[str]:
+    """Of pairs: how often A, B and neither was better."""
+    return Counter(row["winner"] for row in rows if row["winner"] and not row["quarantined"])
 
 
 def _scores(review: Review | None) -> list[Row]:

@@ -26,7 +26,7 @@ from runner.track import place
 from runner.track.numbers import History, Point, begun_points, ended_points, milliseconds, params_of, table_of, tags_of
 from runner.track.place import store_uri
 from runner.track.review_numbers import review_tags
-from runner.track.review_table import BLANK, has_blanks, pictures_of, review_table
+from runner.track.review_table import BLANK, has_pictures, pictures_of, review_table
 
 MLFLOW_STATUS = {
     "complete": "FINISHED",
@@ -175,7 +175,7 @@ def _log_artifacts(client: Any, mlflow_id: str, run: journal.Run, shown: Mapping
         for name in (journal.MANIFEST, "grid.png", "report.html"):
             if (run.folder / name).exists():
                 (Path(scratch) / name).write_bytes((run.folder / name).read_bytes())
-        if has_blanks(review):
+        if has_pictures(review):
             _draw_blank(Path(scratch) / BLANK)
         client.log_artifacts(mlflow_id, scratch)
     marks = [{"path": name, "type": "table"} for name in tables]  # MLflow's own mark of a table, see log_table

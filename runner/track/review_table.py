@@ -1,8 +1,9 @@
 """The table of verdicts that MLflow's UI shows: a row for every image, with its picture where one is logged.
 
 Pictures are the thumbnails that are logged anyway. MLflow takes a column for pictures by its first row alone and fails
-on a row without one, so a row without a thumbnail gets a blank; and a column with a dot in its name reads empty there. What a critic found is read from the store for the
-first rows; a later row says where it stands. It refuses nothing: what is not there leaves its cell empty.
+on a row without one, so a row without a thumbnail gets a blank; and a column with a dot in its name reads empty there.
+What a critic found is read from the store for the first rows; a later row says where it stands. It refuses nothing:
+what is not there leaves its cell empty.
 """
 
 from __future__ import annotations
@@ -29,19 +30,23 @@ def pictures_of(run: journal.Run, most: int) -> dict[str, str]:
     return {row["key"]: row["digest"] for row in rows} | pairs
 
 
-def review_table(run: journal.Run, objects: Objects | None, shown: Mapping[str, str]) -> dict[str, Any]:
+def review_table(
+    run: journal.Run, objects: Objects | None, shown: Mapping[str, str], max_records: int = MAX_RECORDS
+) -> dict[str, Any]:
     """Columns and rows; `shown` are the files of the thumbnails by key, without their endings."""
     is_pair = (run.manifest["request"].get("critic") or {}).get("mode") == "pairwise"
-    rows = [_row(number, row, objects, shown) for number, row in enumerate(run.images())]
+    rows = [_row(row, objects if number < max_records else None, shown) for number, row in enumerate(run.images())]
+    for row in rows[max_records:]:
+        row["evidence"] = f"python -m runner inspect {row['verdict']}" if row["verdict"] else ""
     scored = dict.fromkeys([*verdicts.criteria_of(run.manifest), *verdicts.score_lists(map(_scores, rows))])
     columns = [*_pictures(shown, is_pair), *ABOUT, "winner" if is_pair else "advice"]
     columns += [*(f"score/{name}" for name in scored), *ENDING]
     return {"columns": columns, "data": [[row.get(name) for name in columns] for row in rows]}
 
 
-def has_blanks(table: Mapping[str, Any]) -> bool:
-    """Whether the blank is to be logged."""
-    return any(cell == _cell(None) for row in table["data"] for cell in row[:2])
+def has_pictures(table: Mapping[str, Any]) -> bool:
+    """Whether the blank is to be logged: beside every column of pictures, so that a resume leaves nothing over."""
+    return "image" in table["columns"]
 
 
 def _pictures(shown: Mapping[str, str], is_pair: bool) -> list[str]:
@@ -49,10 +54,8 @@ def _pictures(shown: Mapping[str, str], is_pair: bool) -> list[str]:
     return ["image", "against"][: 1 + is_pair] if shown else []
 
 
-def _row(number: int, row: Row, objects: Objects | None, shown: Mapping[str, str]) -> Row:
-    said = verdicts.record(row["verdict"], objects) if number < MAX_RECORDS else {}
-    found = "; ".join(map(verdicts.in_words, verdicts.findings_of(said)))
-    more = f"python -m runner inspect {row['verdict']}" if row["verdict"] and number >= MAX_RECORDS else ""
+def _row(row: Row, objects: Objects | None, shown: Mapping[str, str]) -> Row:
+    said = verdicts.record(row["verdict"], objects)
     return {
         **row,
         "image": _cell(shown.get(row["key"])),
@@ -61,7 +64,7 @@ def _row(number: int, row: Row, objects: Objects | None, shown: Mapping[str, str
         "advice": row["advice"] or "",
         **{f"score/{name}": score for name, score in row["scores"].items()},
         "tags": ", ".join(row["tags"]),
-        "evidence": found or more,
+        "evidence": "; ".join(map(verdicts.in_words, verdicts.findings_of(said))),
         "unscored": row["unscored"] or "",
         "quarantined": "quarantined" if row["quarantined"] else "",
     }

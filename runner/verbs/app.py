@@ -63,13 +63,14 @@ def _changes(all_rows: Iterator[list[dict[str, Any]]]) -> Iterator[list[dict[str
 @app.command()
 def inspect(
     things: Annotated[
-        list[str], typer.Argument(help="A run id, an image digest, a model folder, or any number of weight files.")
+        list[str],
+        typer.Argument(help="A run id, an image or verdict digest, a model folder, or any number of weight files."),
     ],
     outputs: Outputs = None,
     base: Annotated[Path | None, typer.Option(help="Model folder: does this LoRA fit it?")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a run, an image, a LoRA file or a model folder is, and the evidence for it."""
+    """What a run, an image, a verdict, a LoRA file or a model folder is, and the evidence for it."""
     from runner.verbs import inspect as inspecting
 
     facts = (
@@ -77,7 +78,9 @@ def inspect(
         if len(things) == 1
         else inspecting.inspect_many(things, base)
     )
-    _print(facts, as_json, show.files if "files" in facts else show.facts)
+    _print(facts, as_json, inspecting.text)
+    if facts.get("altered"):
+        raise typer.Exit(Corrupt.exit_code)
     if facts.get("unknown"):
         raise typer.Exit(Refused.exit_code)
 
@@ -91,6 +94,7 @@ def find(
     prompt: Annotated[str | None, typer.Option(help="A part of the prompt's text.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the image.")] = None,
     tag: Annotated[str | None, typer.Option(help="A tag of its verdict.")] = None,
+    advice: Annotated[str | None, typer.Option(help="What its critic advised: accept, reject, unsure.")] = None,
     at_least: Annotated[list[str] | None, typer.Option("--min", help="Criterion and least score: concept=0.8")] = None,
     at_most: Annotated[list[str] | None, typer.Option("--max", help="Criterion and most score.")] = None,
     image_status: Annotated[str | None, typer.Option("--status", help="complete, failed, planned, imported.")] = None,
@@ -105,8 +109,8 @@ def find(
     from runner.verbs import find as finding
 
     query = ImageQuery(
-        run=run, experiment=experiment, lora=lora, base=base, prompt=prompt, seed=seed, tag=tag, status=image_status,
-        sort=sort, limit=limit,
+        run=run, experiment=experiment, lora=lora, base=base, prompt=prompt, seed=seed, tag=tag, advice=advice,
+        status=image_status, sort=sort, limit=limit,
     )  # fmt: skip
     _print(finding.find(_there(outputs), query, at_least or (), at_most or (), count=count), as_json, finding.show)
 

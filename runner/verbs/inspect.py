@@ -44,7 +44,7 @@ def text(facts: dict[str, Any]) -> str:
         from runner.verbs import verdict
 
         return verdict.text(facts)
-    judged = facts.get("verdicts") or []
+    judged = facts.get("verdicts") if facts["kind"] == "image" else None  # of a run it is how many
     told = show.facts({name: value for name, value in facts.items() if name != "verdicts"} if judged else facts)
     return told + ("\n" + show.table(["verdict", "run", "by", "said"], list(map(_said, judged))) if judged else "")
 

@@ -66,14 +66,22 @@ def user() -> str:
         return f"uid {os.getuid()}"
 
 
+def _given(folder: Path) -> set[str]:
+    """The images that a run reviews although another made them."""
+    with contextlib.suppress(Corrupt):
+        manifest = journal.read_manifest(folder)
+        return {digest for digests in manifest.get("given", {}).values() for digest in digests}
+    return set()
+
+
 def images(outputs: Path, known: ledger.Ledger) -> dict[str, list[str]]:
-    """Every image that a readable run made or that was imported, with the records whose image it is."""
+    """Every image that a readable run made or reviews, or that was imported, with the records whose image it is."""
     found: dict[str, list[str]] = {digest: [ledger.RECORD] for digest in known.imports}
     for folder in _folders(outputs / "runs"):
         with contextlib.suppress(OSError):
             state = journal.fold_slim(journal.Chain(folder))
             of_images = {item.object for key, item in state.made().items() if key.startswith("image/") and item.object}
-            for digest in of_images:
+            for digest in of_images | _given(folder):
                 found.setdefault(digest, []).append(record_of(folder))
     return found
 

@@ -120,7 +120,8 @@ def _images(chance: random.Random) -> Iterator[dict[str, Any]]:
         yield {
             "key": f"{prompt}.{number % PER_PROMPT:03d}", "prompt_key": prompt, "seed": chance.getrandbits(32),
             "digest": chance.randbytes(32).hex(), "verdict": chance.randbytes(32).hex(), "width": 64, "height": 64,
-            "status": "complete", "reason": None, "unscored": None, "tags": ["blurred"] if number % 50 == 0 else [],
+            "status": "complete", "reason": None, "unscored": None, "advice": "accept", "quarantined": False,
+            "verdict_key": None, "tags": ["blurred"] if number % 50 == 0 else [],
             "scores": {"concept": round(chance.random(), 6), "background": round(chance.random(), 6)},
         }  # fmt: skip
 

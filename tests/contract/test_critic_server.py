@@ -57,10 +57,26 @@ from tests.contract.critics import CLIP, external, ours, profile, said
             "critic_unsuited: critic_runtime.stop_repeating: is true, which vLLM alone can do; "
             "critic_runtime.server.engine is llama_server. Set critic_runtime.stop_repeating=false."]),
         (ours({"stop_repeating": True}, between="sleep", engine="vllm"), []),
+        (ours(phases=[{"name": "a", "pattern": "ready|up"}, {"name": "b", "pattern": "("}]), [
+            "bad_pattern: critic_runtime.server.phases[1].pattern: '(' is no regular expression (missing ), "
+            "unterminated subpattern at position 0). Write a backslash before ( [ + * . and the like."]),
+        *[(external(url=url), [
+            f"bad_url: critic_runtime.url: {url} ends in /v1, which is added to it. Leave out /v1."])
+            for url in ("http://127.0.0.1:8000/v1", "https://host/some/v1/")],
+        *[(external(url=url), [
+            f"bad_url: critic_runtime.url: {url} has no usable host or port. "
+            "Write http://HOST:PORT, port 1 to 65535."])
+            for url in ("http://host:70000", "http://host:port", "http://host:0", "http://:80", "http://[::1")],
+        *[(external(url=url), []) for url in ("http://[::1]:80/", "https://host/v1/openai", "http://host/xv1x")],
     ],
 )  # fmt: skip
 def test_a_server_is_one_of_others_or_one_of_ours(runtime: OpenAIRuntime, messages: list[str]) -> None:
     assert said(critic_server.check_server(runtime)) == messages
+
+
+def test_what_a_server_of_ours_takes_is_what_is_declared_of_it() -> None:
+    assert critic_server.server_mib(ours()) == 4
+    assert [critic_server.server_mib(other) for other in (external(), None)] == [0, 0]
 
 
 def test_every_blank_that_is_accepted_is_filled_in() -> None:

@@ -198,7 +198,11 @@ def test_two_files_cannot_be_one_version(place: Path) -> None:
         ('{"format": "runner-critic-lock/1", "profiles": {"a": {"x": {"digest": "", "profile": {}}}}}', "'x'"),
         ('{"format": "runner-critic-lock/1", "profiles": {"a": {"1": {"digest": "", "profile": {}}}}}',
          "a version 1 was altered by hand"),
+        ('{"format": "runner-critic-lock/1", "profiles": {"a": {"-2": {"digest": "", "profile": {}}}}}',
+         "a has a version '-2'"),
+        ("[" * 100_000, "is no lock of format runner-critic-lock/1: maximum recursion depth exceeded"),
     ],
+    ids=range(8),
 )  # fmt: skip
 def test_a_lock_that_is_none_is_refused(tmp_path: Path, data: str, said: str) -> None:
     (tmp_path / "critic.lock.json").write_text(data, "utf-8")

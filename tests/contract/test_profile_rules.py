@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from runner.contract import profile_rules
+from runner.contract import profile_rules, templates
+from runner.critic import exam_pictures
+from runner.errors import Refused
+from tests import fakes
 from tests.contract.critics import profile, said
 
 
@@ -109,11 +113,14 @@ from tests.contract.critics import profile, said
         ({"text.user": "{{ prompt.__class__ }}"}, [
             "bad_template: critic.text.user: cannot be filled in: access to attribute '__class__' of 'str' object is "
             "unsafe. Mend it in conf/critic/text."]),
-        ({"text.user": " "}, [
-            "bad_template: critic.text.user: says nothing. Write something, of at most 100000 characters."]),
-        ({"text.user": "{{ 'a' * 100001 }}"}, [
-            "bad_template: critic.text.user: comes to 100001 characters. "
+        ({"text.example": " "}, [
+            "bad_template: critic.text.example: says nothing. Write something, of at most 100000 characters."]),
+        ({"text.example": "{{ 'a' * 100001 }}"}, [
+            "bad_template: critic.text.example: comes to 100001 characters. "
             "Write something, of at most 100000 characters."]),
+        ({"text.user": "Judge it. {{ sections.subject }}"}, [
+            "bad_template: critic.text.user: does not show the prompt, by which the image is judged. "
+            "Write {{ prompt }} in it."]),
     ],
 )  # fmt: skip
 def test_a_profile_that_makes_no_sense_is_refused(changes: Mapping[str, Any], messages: list[str]) -> None:
@@ -130,3 +137,69 @@ def test_a_reply_without_a_bound_is_refused(bound: str) -> None:
 
 def test_a_comparison_may_be_examined_on_anything() -> None:
     assert said(profile_rules.check_profile(profile({"exam.criterion": "defects"}, "pair"))) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("{{ 1 / 0 }}", "ZeroDivisionError: division by zero"),
+        ("{{ 10.0 ** 400 }}", "OverflowError: "),
+        ("{% for i in range(10 ** 7) %}{% endfor %}", "OverflowError: Range too big"),
+        ("{{ '{0}'.format() }}", "IndexError: "),
+        ("{{ '{x}'.format() }}", "KeyError: 'x'"),
+        ("{{ 3 | xmlattr }}", "AttributeError: "),
+        ("{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}", "RecursionError: "),
+        ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "RecursionError: "),
+    ],
+)
+def test_a_template_that_fails_as_a_program_is_refused(text: str, reason: str) -> None:
+    [message] = said(profile_rules.check_profile(profile({"text.user": f"{{{{ prompt }}}}{text}"})))
+    assert message.startswith(f"bad_template: critic.text.user: cannot be filled in: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("evidence.max_chars", 10**11), ("evidence.max_items", 10**8), ("sampling.max_tokens", 10**9)]
+)
+def test_a_bound_that_bounds_nothing_is_refused(key: str, value: int) -> None:
+    with pytest.raises(Refused) as refusal:
+        fakes.request({f"critic.{key}": value})
+    [fault] = refusal.value.faults
+    assert (fault.code, fault.where) == ("out_of_bounds", f"critic.{key}")
+
+
+# ---- the question for each prompt
+
+WHOLE = ("a red circle", {"subject": "a red circle"})
+BARE: tuple[str, dict[str, str]] = ("a dog\x1b", {})
+
+
+def test_a_question_that_cannot_be_put_for_a_prompt_is_refused_once() -> None:
+    asked = profile({"text.user": "{{ prompt }} {{ sections.subject }}"})
+    assert said(profile_rules.check_profile(asked)) == []
+    assert said(templates.check_texts(asked, [WHOLE, *[BARE] * 10_000])) == [
+        "bad_template: critic.text.user: cannot be filled in: 'dict object' has no attribute 'subject' "
+        "(prompt a dog\\x1b, with sections: none). "
+        "Ask for a section with `if sections.NAME is defined`, or choose prompts that all have it."
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ prompt }}{% if sections.subject is defined %} {{ sections.subject }}{% endif %}",
+        "{{ prompt }} {{ sections.get('subject', '') }}",
+    ],
+)
+def test_a_question_that_asks_whether_a_section_is_there_is_accepted(text: str) -> None:
+    assert said(templates.check_texts(profile({"text.user": text}), [WHOLE, BARE])) == []
+
+
+@pytest.mark.parametrize("name", ["shapes", "pair"])
+def test_a_shipped_question_fits_any_prompt_and_is_not_even_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)  # an import of it would fail
+    asked = profile({"text.user": profile({}, name).text.user + " not read before"})
+    assert said(templates.check_texts(asked, [WHOLE, BARE])) == []
+
+
+def test_the_exam_has_the_sections_that_a_question_may_count_on() -> None:
+    assert exam_pictures.prompt(0).sections == templates.EXAM_SECTIONS

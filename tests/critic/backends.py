@@ -23,7 +23,7 @@ from runner.store import Store
 from runner.timing import Clock
 from runner.worker import Bench
 from tests import fakes
-from tests.critic import speaking, tiny_vlm
+from tests.critic import asking, speaking, tiny_vlm
 from tests.servers import llama, serving
 
 KEY = serving.KEY
@@ -36,7 +36,6 @@ class Subject:
     open: Callable[[Path], AbstractContextManager[Backend]]
     decodes: bool = True  # token by token, so that a reply can be cut
     judges: bool = True  # what it says is true, so that it passes the exam
-    slow: bool = False
 
 
 # ---- what is asked
@@ -134,12 +133,8 @@ def openai(url: str, model: str, *, key: str = KEY, **changes: Any) -> Iterator[
 
 def openai_runtime(url: str, model: str, **changes: Any) -> OpenAIRuntime:
     """A server that others run, as a request names it."""
-    plain: dict[str, Any] = {
-        "id": "tests", "backend": "openai", "url": url, "model": model, "key_env": None, "path": None,
-        "projector": None, "sha256": None, "family": None, "quantization": None, "concurrency": 4,
-        "context": serving.CONTEXT, "max_images": 4, "thinking_switch": True, "stop_repeating": False, "server": None,
-    }  # fmt: skip
-    return OpenAIRuntime(**{**plain, **changes})
+    ours = {"url": url, "model": model, "concurrency": 4, "context": serving.CONTEXT, "thinking_switch": True}
+    return asking.runtime(**{**ours, **changes})
 
 
 def llama_program() -> Path:

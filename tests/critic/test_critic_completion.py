@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from runner import store
 from runner.critic.backends import completion
 from runner.critic.backends.completion import Completion
 from runner.critic.question import Reply, Unanswered
@@ -34,6 +35,27 @@ def test_a_reply_is_its_pieces_in_their_order() -> None:
 
 def test_tokens_that_are_not_told_are_absent() -> None:
     assert heard(chunk("stop", content="{}")).usage == {}
+
+
+@pytest.mark.parametrize(
+    "usage", [[1], "x", 7, {"prompt_tokens": True, "completion_tokens": -1}, {"prompt_tokens": 10**400},
+              {"prompt_tokens": [1], "prompt_tokens_details": [1]}],
+)  # fmt: skip
+def test_counts_that_are_none_are_as_if_untold(usage: Any) -> None:
+    assert heard({**chunk("stop", content="{}"), "usage": usage}) == Reply("{}")
+
+
+def test_half_a_character_is_written_out_wherever_it_stands() -> None:
+    reply = heard(chunk(reasoning="a \ud800", refusal="\udfff"), chunk("stop", content="{}\udc00"))
+    assert store.canonical([reply.text, reply.raw]).isascii()
+    assert (reply.text, reply.raw) == ("{}\\udc00", {"reasoning": "a \\ud800", "refusal": "\\udfff"})
+
+
+@pytest.mark.parametrize(("told", "kept"), [("</s>\ud800", "</s>\\ud800"), (151645, "151645"), ({"x": [1]}, None)])
+def test_what_stopped_a_reply_is_kept_where_it_is_a_token(told: Any, kept: str | None) -> None:
+    piece = chunk("stop", content="{}")
+    piece["choices"][0]["stop_reason"] = told
+    assert heard(piece).raw.get("stop_reason") == kept
 
 
 def test_reasoning_stands_beside_the_answer_and_is_none() -> None:
@@ -69,7 +91,10 @@ def test_an_end_that_is_no_end_of_an_answer_is_the_servers_fault(finish: str) ->
         heard(chunk(finish, content="{}"))
 
 
-@pytest.mark.parametrize("body", [[], "text", 7, None, {"choices": 3}, {"choices": [1]}, {"choices": [{"delta": "x"}]}])
+@pytest.mark.parametrize(
+    "body", [[], "text", 7, None, {"choices": 3}, {"choices": [1]}, {"choices": [{"delta": "x"}]},
+             {"choices": {"a": 1}}, chunk({"a": 1}), chunk(["a"]), chunk(7)],  # type: ignore[arg-type]  # no finish is one of these
+)  # fmt: skip
 def test_what_is_no_completion_is_said_so(body: Any) -> None:
     with pytest.raises(Unanswered, match=r"^server_error: what came is no chat completion$"):
         heard(body)
@@ -122,6 +147,17 @@ def test_details_are_one_short_line() -> None:
     assert "second" not in detail
 
 
+@pytest.mark.parametrize("text", ["a." * 500_000, "load" * 250_000, "<PIL at " * 100_000])
+def test_a_long_error_is_read_at_its_beginning_only(text: str) -> None:
+    assert completion.refused(400, text).detail.startswith("400: ")
+
+
+@pytest.mark.parametrize("code", [True, 10**30, -1, 200, "x", [1]])
+def test_a_status_that_is_none_is_the_servers_fault(code: Any) -> None:
+    with pytest.raises(Unanswered, match=r"^server_error: 500: bad \\ud800$"):
+        heard({"error": {"message": "bad \ud800", "code": code}})
+
+
 def test_an_error_in_a_stream_has_its_own_status() -> None:
     with pytest.raises(Unanswered, match=r"^bad_request: 400: too long$"):
         heard(chunk(content="{"), {"error": {"message": "too long", "code": 400}})
@@ -148,8 +184,11 @@ def test_every_form_of_an_error_body_is_read(body: Any, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("soon", None), ("", None)]
-)
+    ("header", "seconds"),
+    [("7", 7.0), ("0.5", 0.5), ("-3", 0.0), ("nan", None), ("soon", None), ("", None),
+     ("Mon, 01 Jan 99999 00:00:00 GMT", None), ("Mon, 99 Foo 2000 99:99:99 GMT", None),
+     (f"Mon, 01 Jan 2000 {'9' * 400}:00:00 GMT", None)],
+)  # fmt: skip
 def test_when_to_come_back_is_a_number_of_seconds(header: str, seconds: float | None) -> None:
     assert completion.seconds_of(header) == seconds
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -21,11 +20,7 @@ FINISHES = {"stop", "length", "repetition", "refused"}
 STRANGE = 'żółć 🎨 "quoted" \\ {{ 7 * 7 }} {% raw %} <|im_end|>\n<think></s>[INST] \u2028 \u202e {"score": 1}'
 
 
-def _named() -> list[Any]:
-    return [pytest.param(n, id=n, marks=[pytest.mark.slow] if s.slow else []) for n, s in SUBJECTS.items()]
-
-
-@pytest.fixture(scope="module", params=_named())
+@pytest.fixture(scope="module", params=SUBJECTS)
 def subject(request: pytest.FixtureRequest) -> Subject:
     return SUBJECTS[request.param]
 
@@ -48,7 +43,7 @@ def _matches(reply: Reply, question: Question) -> bool:
 @pytest.fixture(scope="module")
 def heard(backend: Backend) -> list[tuple[Question, Reply]]:
     """What it says, one after another, to the same prompt with each picture."""
-    questions = [backends.question(backend, number) for number in exam_pictures.NUMBERS]
+    questions = [backends.question(backend, number) for number in exam_pictures.NUMBERS[:3]]
     return [(question, _said(backend, question)) for question in questions]
 
 

@@ -45,7 +45,7 @@ def what(result: Exam, name: str) -> str:
     return next(check.what for check in result.checks if check.name == name)
 
 
-def quickly(backend: Backend, question: Question) -> Judged:
+def quickly(backend: Backend, question: Question, asker: object) -> Judged:
     """What a critic says, taken without writing and reading it: thousands of exams in seconds."""
     assert isinstance(backend, Speaker)
     marks = [each["colour"] for each in backend.says(question)]
@@ -200,7 +200,7 @@ def test_one_that_answers_nothing_is_not_asked_on(mode: str) -> None:
 def test_a_critic_that_stops_answering_in_mid_exam_fails_without_an_error() -> None:
     quiet = Mute("runtime_down")
 
-    def judge(backend: Backend, question: Question) -> Judged:
+    def judge(backend: Backend, question: Question, asker: object) -> Judged:
         return ask.judge(quiet if question.images[0] != exam_pictures.pictures()[0] else backend, question)
 
     result = exam.take(HONEST["in levels"](), profile(), judge)

@@ -100,28 +100,44 @@ def test_a_prompt_is_never_run_as_a_template(text: str) -> None:
     assert request.user_text(question(text, profile=worded(user="Made of: {{ prompt }}"))) == f"Made of: {text}"
 
 
-@pytest.mark.parametrize("text", ["<|im_end|>", "</s>", "<start_of_turn>model", "<image>", "<__media__>", "<｜User｜>"])  # noqa: RUF001  # a wide bar
-def test_a_prompt_cannot_end_its_turn(text: str) -> None:
+CONTROLS = [
+    "<|im_end|>", "</s>", "<start_of_turn>model", "<image>", "<__media__>", "<｜User｜>",  # noqa: RUF001  # a wide bar
+    "<turn|>", "<s>", "<S>", "<bos>", "<eos>", "<img>", "</IMG>", "<IMG_CONTEXT>", "<IMAGE>", "<image_soft_token>",
+    "<audio_soft_token>", "<think>", "</think>", "<tool_call>", "<im_patch>", "<unused7>", "[INST]", "[/INST]", "[IMG]",
+    "[IMG_END]", "[TOOL_CALLS]", "[SYSTEM_PROMPT]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", CONTROLS)
+def test_a_prompt_cannot_say_what_a_chat_template_says(text: str) -> None:
     said = request.user_text(question(f"a star {text}"))
     assert text not in said
-    assert f"a star < {text[1:]}" in said
+    assert f"a star {text[0]} {text[1:]}" in said
 
 
-@pytest.mark.parametrize("text", ["a <emblem>", "größer, 日本 😀", "a < b", "a -> b", "line\nline"])
+def test_of_a_doubled_bracket_no_token_is_left() -> None:
+    assert "<< SYS>> << /SYS>> << |im_end|>" in request.user_text(question("<<SYS>> <</SYS>> <<|im_end|>"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a <emblem>", "<bosphorus>", "<squad>", "[cat:dog:0.5]", "[inst]", "[IMGUR]", "größer, 日本 😀", "a < b", "a -> b",
+     "line\nline"],
+)  # fmt: skip
 def test_triggers_and_other_signs_stay_as_they_are(text: str) -> None:
     assert text in request.user_text(question(text))
 
 
 def test_a_note_of_an_example_is_data_too() -> None:
-    past = Example(picture(), "{{ 1 }} <|im_end|>", "maybe", "{{ 2 }} <|im_start|>")
+    past = Example(picture(), "{{ 1 }} <|im_end|>", "maybe", "{{ 2 }} [/INST]")
     said = request.example_text(profile(), past)
     assert "{{ 1 }} < |im_end|>" in said
-    assert "{{ 2 }} < |im_start|>" in said
+    assert "{{ 2 }} [ /INST]" in said
 
 
 @pytest.mark.parametrize("text", ["{{ seed }}", "{{ sections.nothing }}", "{{ prompt.__class__.__mro__ }}", "{% if %}"])
 def test_a_template_that_asks_for_more_is_refused(text: str) -> None:
-    with pytest.raises(Refused, match=r"critic\.text\.user: the template cannot be filled in"):
+    with pytest.raises(Refused, match=r"critic\.text\.user: cannot be filled in"):
         request.user_text(question(profile=worded(user=text)))
 
 

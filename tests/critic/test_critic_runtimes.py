@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from runner.config.critic import OpenAIRuntime
+from runner.contract import critic_server
 from runner.critic import supervise
 from runner.critic.supervise import launch, log
 from runner.gpu import Memory
@@ -121,7 +122,7 @@ def test_a_server_fits_the_card_it_is_meant_for_and_not_beside_a_generator(name:
 
 @pytest.mark.parametrize("name", STARTED)
 def test_phases_follow_the_lines_of_the_engine(name: str) -> None:
-    phases = log.Phases(log.patterns_of(launch.server_of(runtime(name)).phases))
+    phases = log.Phases(critic_server.patterns(launch.server_of(runtime(name)).phases))
     for line, phase in LINES_OF[name]:
         phases.hear(line)
         assert phases.current()[0] == phase, line

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
-
 from runner import store
 from runner.builtin import world
 from runner.contract.profile import profile_digest
@@ -21,8 +19,8 @@ GREY = asking.picture(b"no picture")
 def recorded(question: Question, *script: Reply | Unanswered) -> tuple[dict[str, Any], dict[str, Any]]:
     backend = Scripted([*script])
     judged = ask.judge(backend, question)
-    record = verdict.record_of(question, judged, backend)
-    return record, verdict.facts_of(question, judged, record, verdict.key_of(question, backend))
+    record = verdict.record_of(question, judged, backend.identity, structured=True)
+    return record, verdict.facts_of(question, judged, record, verdict.key_of(question, backend.identity))
 
 
 def test_a_verdict_names_image_profile_request_model_and_sampling() -> None:
@@ -61,12 +59,6 @@ def test_an_unscored_verdict_has_class_and_detail_and_every_raw_reply() -> None:
     assert (facts["scores"], facts["num_attempts"], facts["retried"]) == ({}, 3, ["parse"] * 3)
 
 
-@pytest.mark.parametrize(("failure", "passing"), [("timeout", True), ("refused", False), ("image_not_seen", False)])
-def test_only_what_may_pass_is_asked_about_again_by_the_next_run(failure: str, passing: bool) -> None:
-    _, facts = recorded(asking.question(), *[failing(failure)] * 3)
-    assert facts["passing"] is passing
-
-
 def test_the_same_answer_is_the_same_bytes_and_times_stand_beside_it() -> None:
     first, facts = recorded(asking.question())
     again, _ = recorded(asking.question())
@@ -82,7 +74,7 @@ def test_bytes_that_do_not_decode_have_no_request_and_still_a_record() -> None:
 def keys(**changes: Any) -> str:
     backend = Scripted([])
     backend.identity = changes.pop("identity", backend.identity)
-    return verdict.key_of(asking.question(changes.pop("text", asking.SENTENCE), **changes), backend)
+    return verdict.key_of(asking.question(changes.pop("text", asking.SENTENCE), **changes), backend.identity)
 
 
 def test_the_key_changes_with_all_that_could_change_the_answer() -> None:
@@ -92,7 +84,7 @@ def test_the_key_changes_with_all_that_could_change_the_answer() -> None:
         keys(identity={"backend": "scripted", "weights": "b"}),
         keys(profile=asking.profile(version=3)),
         keys(profile=asking.profile(sampling=profile.sampling.model_copy(update={"seed": 5}))),
-        verdict.key_of(asking.question(asking.SENTENCE, asking.picture(b"other")), Scripted([])),
+        verdict.key_of(asking.question(asking.SENTENCE, asking.picture(b"other")), Scripted([]).identity),
     ]
     assert len({keys(), *others}) == len(others) + 1
 

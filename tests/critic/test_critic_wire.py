@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
+import httpx2
 import pytest
 
+from runner import store
 from runner.critic.backends import openai, wire
 from runner.critic.question import Unanswered
 from runner.errors import Refused, Unavailable
@@ -13,6 +21,45 @@ from tests.critic import speaking
 from tests.critic.asking import asking, attempt, closed_port, critic, question, runtime
 
 KEY = "k-3Jv0-not-to-be-seen"
+SAID = b'data: {"choices": [{"finish_reason": "stop", "delta": {"content": "{}"}}]}\n\ndata: [DONE]\n\n'
+
+
+def http(status: str, *headers: str, body: bytes = b"") -> bytes:
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode() + body
+
+
+class Raw(BaseHTTPRequestHandler):
+    """Answers everything with the bytes of its server, status line and all; a dripping one then never ends."""
+
+    server: Any
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Quiet."""
+
+    def do_GET(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        with suppress(ConnectionError):
+            self.wfile.write(self.server.data)
+            while self.server.drip and not self.server.over.wait(0.02):
+                self.wfile.write(self.server.drip)
+
+    do_POST = do_GET
+
+
+@contextmanager
+def sending(data: bytes, drip: bytes = b"") -> Iterator[str]:
+    """A server that sends these bytes, whatever it is asked."""
+    server: Any = ThreadingHTTPServer(("127.0.0.1", 0), Raw)
+    server.data, server.drip, server.over = data, drip, threading.Event()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 # ---- what stays secret, and what leaves this machine
@@ -71,6 +118,49 @@ def test_loopback_is_told_from_the_address(url: str, loopback: bool) -> None:
     assert wire.is_loopback(url) is loopback
 
 
+# ---- what no server should send
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "utf-7", "hex", "bogus"])
+def test_events_are_utf_8_whatever_the_header_says(charset: str) -> None:
+    answer = http("200 OK", f"Content-Type: text/event-stream; charset={charset}", body=SAID)
+    with sending(answer) as url, closing(critic(url)) as client:
+        assert client.ask(question(), attempt()).text == "{}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (http("302 Found", "Location: http://[x"), "bad_request: 302: the server sends elsewhere"),
+        (http("503 Busy", "Retry-After: Mon, 01 Jan 99999 00:00:00 GMT"), "overloaded: 503"),
+        (http("500 Oh", body=b'{"error": {"message": "half \\ud800"}}'), "server_error: 500: half \\ud800"),
+        (http("500 Oh", body=b'{"error": {"message": "ok", "code": {}}}'), "server_error: 500: ok"),
+        (http("500 Oh", "Content-Encoding: gzip", body=b"no gzip"), "server_error: what came is no chat completion"),
+        (http("200 OK", "Content-Length: many", body=SAID), "disconnected: the connection broke"),
+        (http("101 Switching"), "disconnected: the connection broke"),
+    ],
+)
+def test_whatever_a_server_sends_is_one_class_of_failure(answer: bytes, expected: str) -> None:
+    with (
+        sending(answer) as url,
+        closing(critic(url)) as client,
+        pytest.raises(Unanswered, match=f"^{re.escape(expected)}") as caught,
+    ):
+        client.ask(question(), attempt())
+    assert store.canonical(caught.value.detail)
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, KeyError, OverflowError, RecursionError, httpx2.InvalidURL])
+def test_an_error_that_nobody_foresaw_ends_one_attempt(kind: type[Exception]) -> None:
+    def transport(request: httpx2.Request) -> httpx2.Response:
+        raise kind("unforeseen")
+
+    with closing(critic("http://127.0.0.1:1")) as client:
+        vars(client)["_client"] = httpx2.AsyncClient(transport=httpx2.MockTransport(transport))
+        with pytest.raises(Unanswered, match=rf"^server_error: sent what cannot be read \({kind.__name__}\)$"):
+            client.ask(question(), attempt())
+
+
 # ---- who is there
 
 
@@ -98,6 +188,33 @@ def test_a_server_that_is_not_there_is_said_so_before_a_run() -> None:
     url = f"http://127.0.0.1:{closed_port()}"
     with pytest.raises(Unavailable, match=f"critic_runtime.url: no critic answers at {url}"):
         openai.identity_of(url, None, "critic")
+
+
+@pytest.mark.parametrize(
+    ("answer", "drip"), [(http("200 OK", "Content-Length: 900000"), b" "), (b"HTTP/1.1 200 OK\r\n", b"X: y\r\n")]
+)
+def test_a_server_that_drips_has_a_limit_for_all_that_it_says(answer: bytes, drip: bytes) -> None:
+    with sending(answer, drip) as url, pytest.raises(Unavailable, match=r"did not say within 0\.3 s who it is"):
+        openai.identity_of(url, None, "critic", timeout_s=0.3)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"data": [{"id": "critic", "owned_by": "\ud800", "root": "a/\udfff"}]}, ["\\ud800", "\\udfff"]),
+        ({"data": [{"id": "critic", "owned_by": "x" * 999}], "version": "\ud800" * 99}, ["x" * 200, "\\ud800" * 33]),
+        ({"data": [{"id": "critic", "max_model_len": 10**30, "meta": {"n_params": True, "size": -1}}]}, []),
+        ({"data": {"id": "critic"}, "version": ["1"], "model_path": 7, "modalities": [1]}, []),
+        ({"chat_template": "\ud800"}, ["fb3d435851b285a9"]),
+    ],
+)
+def test_an_identity_can_be_stored_and_is_short(said: Any, told: list[str]) -> None:
+    page = json.dumps(said).encode()
+    with sending(http("200 OK", body=page)) as url:
+        identity = openai.identity_of(url, None, "critic")
+    assert store.canonical(identity)
+    assert [value[: len(text)] for value, text in zip(identity.values(), told, strict=True)] == told
+    assert all(len(value) <= 200 for value in identity.values())
 
 
 def test_a_server_that_wants_a_key_is_said_so_before_a_run() -> None:

@@ -61,10 +61,9 @@ def folder(family: str) -> ModelFolder:
     return read_model_folder(tiny.folder(family))
 
 
-@functools.cache
 def pipeline(family: str) -> Any:
     """The tiny pipeline, loaded once; a test leaves it as it was."""
-    return tiny.load(family)
+    return tiny.pipeline(family)
 
 
 @functools.cache

@@ -39,11 +39,11 @@ def card(**values: Any) -> LoraCard:
 
 
 @pytest.fixture
-def clean() -> Iterator[None]:
-    """Whatever a test left in a pipeline is taken out."""
+def clean(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Whatever a test left in the pipeline of its family, or in FLUX.1's, is taken out."""
     yield
-    for family in tiny.FAMILIES:
-        attach.detach(loras.pipeline(family))
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    attach.detach(loras.pipeline(parameters.get("family", "flux1")))
 
 
 def loaded(family: str, lora: LoraFile, pipe: Any = None) -> Any:
@@ -123,9 +123,6 @@ def test_every_layer_of_every_family_gets_its_own_change(family: str, naming: st
     assert len(wanted) > 15
     for name, layer in layers.items():
         loras.assert_adds(layer, wanted[name])
-    facts = proved(family, lora)
-    assert (facts["layers"], facts["scale"], facts["difference_at_zero"]) == (len(wanted), 0.75, 0.0)
-    assert facts["difference"] > 1e-4
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux1", "flux2", "z-image"])
@@ -219,6 +216,7 @@ def test_every_kind_of_adapter_is_proved_on_every_family(family: str, tmp_path: 
     loaded(family, lora)
     facts = proved(family, lora)
     assert facts["modules"] == len(lora.modules) > 3
+    assert (facts["scale"], facts["difference_at_zero"]) == (0.75, 0.0)
     assert facts["difference"] > 0
 
 
@@ -372,6 +370,7 @@ def test_a_request_of_every_family_becomes_an_image(family: str, tmp_path: Path)
     assert (result.status, result.failure, len(result.made)) == ("complete", None, 1)
     (noted,) = worlds.events(result.folder, "proved")
     assert (noted["layers"], noted["difference_at_zero"]) == (len(wanted), 0.0)
+    assert noted["difference"] > 1e-4
 
 
 FOREIGN = {"z-image": "flux1", "flux2": "sd3", "flux2-klein": "sd3", "flux1": "sdxl", "sd3": "z-image"}

@@ -109,5 +109,5 @@ def _events(key: str, chance: random.Random) -> Iterator[journal.Event]:
             "tags": chance.sample(("blurred", "cut"), chance.randrange(3)),
             "reason": None,
         }
-        facts |= {"scores": {}, "reason": "timeout"} if fate == 3 else {}
+        facts |= {"scores": {}, "reason": "timeout"} if fate == 3 else {"advice": chance.choice(("accept", "reject"))}
         yield {"event": "made", "key": f"verdict/{key}", "step": "s", "object": "v" * 64, "bytes": 1, "facts": facts}

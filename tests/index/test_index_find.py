@@ -28,6 +28,7 @@ QUERIES = st.builds(
     prompt=st.none() | st.sampled_from((*WORDS, "%", "_", "\\", "on a", "nowhere", "")),
     seed=st.none() | st.integers(0, 9),
     tag=st.sampled_from((None, None, "blurred", "cut")),
+    advice=st.sampled_from((None, None, None, "accept", "reject", "unsure")),
     at_least=BOUNDS,
     at_most=BOUNDS,
     status=st.sampled_from((None, None, "complete", "failed", "planned", "imported")),
@@ -61,6 +62,7 @@ def fits(query: index.ImageQuery, image: Image) -> bool:
         all(value is None or image[name] == value for name, value in asked.items())
         and (query.prompt is None or query.prompt.casefold() in image["prompt"].casefold())
         and (query.tag is None or query.tag in image["tags"])
+        and query.advice in (None, image["advice"])
         and all(image["scores"].get(name, -1) >= score for name, score in query.at_least)
         and all(image["scores"].get(name, 2) <= score for name, score in query.at_most)
     )

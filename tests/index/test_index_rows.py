@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from runner import gpu, index, journal
+from runner.index import answer
 from runner.verbs.status import status
 from tests import worlds
 from tests.index.dumped import DUMP, ENDINGS, KEY, accepted, dump, finished, rebuilt, written
+from tests.report import judged
 from tests.verbs import small_runs
 
 # ---- it says what the journals say
@@ -130,3 +132,20 @@ def test_the_largest_peak_of_exactly_this_key_is_known(made: Path) -> None:
     assert index.peak_mib(made, KEY, "generator") == 900
     assert index.peak_mib(made, KEY, "critic") is None
     assert all(index.peak_mib(made, {**KEY, name: "other"}, "generator") is None for name in KEY)
+
+
+# ---- verdicts
+
+
+def test_a_verdict_is_found_by_its_beginning_and_an_image_by_who_judged_it(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    world = judged.world(tmp_path_factory.getbasetemp())
+    row, key = world.first.images()[1], "on-blue.001"
+    held = [(run.id, key, row["verdict"]) for run in (world.first, world.again)]
+    assert answer.verdicts(world.outputs, row["verdict"][:9]) == held
+    on = [(run.id, key) for run in (world.first, world.again, world.pairs)]
+    assert sorted(answer.judged(world.outputs, row["digest"])) == sorted(on)
+    second = world.pairs.manifest["given"][key][1]
+    assert answer.judged(world.outputs, second) == [(world.other.id, key), (world.pairs.id, key)]
+    assert (answer.verdicts(world.outputs, "0" * 12), answer.judged(world.outputs, "0" * 12)) == ([], [])

@@ -6,6 +6,7 @@ critic says so with a finding that has a box. It is honest but for the replies t
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 from collections.abc import Iterator, Mapping
@@ -16,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from runner import critic, execute, journal
-from runner.builtin import world
+from runner import config, contract, critic, execute, index, journal
+from runner.builtin import world as drawn
 from runner.critic import resident
 from runner.critic.question import Attempt, Question, Reply, Unanswered
 from runner.plan import ImagePlan, Step
 from runner.worker import Bench, Made, Outcome
 from tests import worlds
-from tests.critic import asking, bad_critics
+from tests.critic import asking, bad_critics, speaking
 
 BOX = [120, 80, 620, 710]
 ITEMS = (
@@ -51,8 +52,8 @@ class Draw:
     def _drawn(self, item: str, image: ImagePlan) -> Made:
         _, colour, shape = image.prompt.sections["subject"].split()
         colour = "yellow" if image.key in self.wrong else colour
-        scene = world.Scene(shape, colour, image.prompt.sections["background"].split()[2], "large")
-        return Made(item, asking.png(world.draw(scene, random.Random(image.seed))), {"seed": image.seed})
+        scene = drawn.Scene(shape, colour, image.prompt.sections["background"].split()[2], "large")
+        return Made(item, asking.png(drawn.draw(scene, random.Random(image.seed))), {"seed": image.seed})
 
 
 @dataclass
@@ -104,8 +105,61 @@ def run(
         return worlds.run(worlds.accept(outputs, *words, base=base), generate=Draw(wrong), critique=critic.work)
 
 
+def again(outputs: Path, source: journal.Run, *words: str, backend: Moody | None = None) -> journal.Run:
+    """The images of a finished run reviewed once more."""
+    asked = (f"critique.images_of={source.id}", "track=none", f"outputs={outputs}", *words)
+    values = contract.take_parties(config.compose(("+experiment=rereview", *asked)))
+    agreed = contract.check(config.parse_request(values))
+    with answered_by(*([backend] if backend else [])):
+        result = worlds.run(execute.accept(agreed, contract.pin(agreed)), critique=critic.work)
+    return journal.read_run(result.folder)
+
+
+SHAPES = ("critic=shapes", "critic_runtime=shapes_clip")
+
+
+def pairs(outputs: Path, a: journal.Run, b: journal.Run) -> journal.Run:
+    """Two runs compared by a server, image by image."""
+    words = ("critic=pair", "critic_runtime=external", "critic_runtime.model=critic", f"critique.against={b.id}")
+    with speaking.serve() as url:
+        return again(outputs, a, *words, "critic_runtime.key_env=null", f"critic_runtime.url={url}")
+
+
+def quarantined(outputs: Path) -> journal.Run:
+    """A run that stopped after three verdicts, and whose critic failed its exam when it went on."""
+    few = ("critic.budget.max_in_a_row=1", "name=stopped", "seed=9")
+    run(outputs, *few, backend=Moody([None, None, "refused"]))
+    return finished(outputs, *few, backend=Moody(blind=True))
+
+
 def finished(outputs: Path, *words: str, **more: Any) -> journal.Run:
     return journal.read_run(run(outputs, *words, **more).folder)
+
+
+@dataclass(frozen=True)
+class World:
+    """An outputs folder with runs of every kind; who wants to change something copies it."""
+
+    outputs: Path
+    first: journal.Run  # of four images one asked about twice, one of another colour than asked, one declined
+    again: journal.Run  # the same images once more: three verdicts are taken over, one is asked for
+    other: journal.Run  # the same prompts and seeds, another image wrong
+    pairs: journal.Run  # first against other
+    stopped: journal.Run  # three verdicts that are quarantined, and an image without one
+
+
+@functools.cache
+def world(home: Path) -> World:
+    """Made once below a folder, for all tests of a session."""
+    outputs = home / "judged"
+    first = finished(outputs, backend=Moody(["timeout", None, None, "refused"]))
+    index.refresh(outputs)
+    other = finished(outputs, "name=other", "generate.steps=3", wrong=frozenset({"on-white.000"}))
+    made = World(
+        outputs, first, again(outputs, first, *SHAPES), other, pairs(outputs, first, other), quarantined(outputs)
+    )
+    index.refresh(outputs)
+    return made
 
 
 def verdict_of(outputs: Path, run: journal.Run, key: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from runner import index, journal
 from runner.errors import Refused
 from runner.verbs import find
 from tests import fakes, worlds
+from tests.report import judged
 
 
 @pytest.fixture(scope="module")
@@ -87,5 +88,35 @@ def test_nothing_found_is_said(made: journal.Run) -> None:
     assert find.show(ask(made, seed=1)) == "No image is so."
 
 
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> judged.World:
+    return judged.world(tmp_path_factory.getbasetemp())
+
+
+@pytest.mark.parametrize(("word", "num_images"), [("accept", 2), ("reject", 1), ("unsure", 0)])
+def test_images_are_found_by_the_advice_on_them(world: judged.World, word: str, num_images: int) -> None:
+    value = ask(world.first, run=world.first.id, advice=word)
+    assert (value["total"], [image["advice"] for image in value["images"]]) == (num_images, [word] * num_images)
+
+
+def test_an_advice_that_no_critic_gives_is_refused(world: judged.World) -> None:
+    with pytest.raises(Refused, match=r"--advice: no critic advises 'rejct'\. Did you mean 'reject'\? Known: accept"):
+        ask(world.first, advice="rejct")
+
+
+def test_what_a_quarantined_critic_said_answers_no_question(world: judged.World) -> None:
+    run = world.stopped
+    assert ask(run, ("colour=0",), run=run.id)["total"] == ask(run, (), ("colour=9",), run=run.id)["total"] == 0
+    assert ask(run, run=run.id, tag="wrong_colour")["total"] == ask(run, run=run.id, advice="reject")["total"] == 0
+    value = ask(run, run=run.id)
+    assert [(image["scores"], image["quarantined"]) for image in value["images"]] == [({}, True)] * 3 + [({}, False)]
+    assert find.show(value).count("quarantined") == 3
+
+
 def test_an_empty_folder_has_no_images(tmp_path: Path) -> None:
     assert find.find(tmp_path, index.ImageQuery(), (), (), count=False) == {"images": [], "total": 0}
+
+
+def test_the_door_finds_by_advice(world: judged.World, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("find", "--run", world.first.id, "--advice", "reject", "--json", "--outputs", str(world.outputs))
+    assert [image["key"] for image in worlds.open_door(capsys, words).line["images"]] == ["on-blue.001"]

@@ -25,10 +25,14 @@ def followed(outputs: Path) -> Iterator[dict[str, Any]]:
 
 
 def test_a_run_of_another_process_is_followed_from_batch_to_batch(tmp_path: Path) -> None:
-    with acting.start(tmp_path, 0.3, "stages=[generate]", "critic=none") as process:
+    seen: list[dict[str, Any]] = []
+    with acting.start(tmp_path, acting.TOLD, "stages=[generate]", "critic=none") as process:
         acting.until_batch(process, 1)
-        seen = list(followed(tmp_path / "outputs"))
-        assert process.wait(20) == 0
+        for row in followed(tmp_path / "outputs"):
+            seen.append(row)
+            if row["status"] == "generating":
+                acting.end_batch(process)
+        assert process.wait(120) == 0
     assert [row["complete"] for row in seen if row["status"] == "generating"] == [0, 2]
     assert (seen[-1]["status"], seen[-1]["complete"], seen[-1]["heartbeat"]) == ("complete", 4, None)
     assert all(row["phase"] == "sample" and row["phase_s"] < 60 for row in seen if row["status"] == "generating")
@@ -40,7 +44,7 @@ def test_a_run_that_dies_while_it_is_followed_ends_as_crashed(tmp_path: Path) ->
         rows = status.follow(tmp_path / "outputs", None, every_s=0.02)
         assert next(rows)[0]["status"] == "generating"
         process.kill()
-        process.wait(20)
+        process.wait(120)
         assert list(rows)[-1][0]["status"] == "crashed"
 
 

@@ -1,8 +1,9 @@
 """What a server said -> a reply, or in which way it is none: chat completions and HTTP errors in the critic's words.
 
 An answer is read from `content` alone: reasoning is kept beside it and is never taken for one. Details are short, and
-the same whenever the same happens, for they stand in records: no addresses, ports, ids or keys. It refuses what is no
-chat completion. What it does not know: sockets; they are the client's.
+the same whenever the same happens, for they stand in records: no addresses, ports, ids or keys. Half characters are
+written out and long errors cut, whoever sends them; what is told beside an answer in a form of its own is as if untold.
+It refuses what is no chat completion. What it does not know: sockets; they are the client's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ from runner.critic.question import Reply, Unanswered
 
 FINISHES = {"stop": "stop", "length": "length", "repetition": "repetition", "content_filter": "refused"}
 DETAIL_CHARS = 160
+SAID_CHARS = 8192  # of an error are read: the patterns below take the square of it in time
+LINE_CHARS = 1024
+MOST = 2**53  # no count is higher: every reader of JSON knows such a number
 NO_COMPLETION = "what came is no chat completion"
 
 _OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|failed to allocate|insufficient memory", re.IGNORECASE)
@@ -30,6 +34,19 @@ _PICTURE_REFUSED = re.compile(
 _PASSING_WORDS = re.compile(
     r"<[^<>]* at 0x[0-9a-f]+>|0x[0-9a-f]{6,}|\b(?:chatcmpl|req)-[\w-]+|\b[\w.-]+:\d{2,5}\b|[0-9a-f-]{32,}"
 )
+
+
+UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError)  # a reader's errors
+
+
+def readable(text: str, most_chars: int | None = None) -> str:
+    """A text of a server as it can be stored: a half of a character is written out (`\\ud800`), its end may be cut."""
+    return text[:most_chars].encode("utf-8", "backslashreplace").decode("utf-8")[:most_chars]
+
+
+def count(value: object) -> int | None:
+    """A number of things, where it is one."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST else None
 
 
 # ---- a reply, whole or in pieces
@@ -55,29 +72,31 @@ class Completion:
         """One chunk. Raises Unanswered for an error that a server tells in its stream, and for what is no chunk."""
         try:
             self._add(chunk)
-        except (AttributeError, TypeError) as error:
+        except UNREADABLE as error:
             raise Unanswered("server_error", NO_COMPLETION) from error
 
     def _add(self, chunk: Any) -> None:
         if problem := chunk.get("error"):
-            status = problem.get("code") if isinstance(problem, Mapping) else None
-            raise refused(status if isinstance(status, int) else 500, self.hide(message_of(chunk)))
-        self.usage = chunk.get("usage") or self.usage
+            status = count(problem.get("code")) if isinstance(problem, Mapping) else None
+            raise refused(status if status is not None and 400 <= status < 600 else 500, self.hide(message_of(chunk)))
+        usage = chunk.get("usage")
+        self.usage = usage if usage and isinstance(usage, Mapping) else self.usage
         for choice in chunk.get("choices") or ():
             said = choice.get("delta") or choice.get("message") or {}
             _append(self.text, said.get("content"))
             _append(self.reasoning, said.get("reasoning") or said.get("reasoning_content"))
             _append(self.refusal, said.get("refusal"))
-            self.finish = choice.get("finish_reason") or self.finish
-            self.stop_reason = choice.get("stop_reason") or self.stop_reason
+            self.finish = _word(choice.get("finish_reason")) or self.finish
+            stop = choice.get("stop_reason")
+            self.stop_reason = stop if stop and isinstance(stop, str | int) else self.stop_reason
 
     def reply(self, first_token_s: float | None = None) -> Reply:
         """What it came to. Raises Unanswered(no_answer | disconnected | server_error)."""
-        text = "".join(self.text)
+        text = readable("".join(self.text))
         if self.finish is None:
             raise Unanswered("disconnected", "the reply ended before its end")
         if self.finish not in FINISHES:
-            raise Unanswered("server_error", f"the reply ended with {_short(str(self.finish))!r}")
+            raise Unanswered("server_error", f"the reply ended with {_short(readable(self.finish))!r}")
         finish = "refused" if self.refusal else FINISHES[self.finish]
         reply = Reply(text, finish, counts_of(self.usage), self._beside(), first_token_s)
         if finish == "stop" and not text.strip():
@@ -88,7 +107,14 @@ class Completion:
     def _beside(self) -> dict[str, Any]:
         beside = {"reasoning": "".join(self.reasoning), "refusal": "".join(self.refusal)}
         beside["stop_reason"] = str(self.stop_reason or "")
-        return {name: text for name, text in beside.items() if text}
+        return {name: readable(text) for name, text in beside.items() if text}
+
+
+def _word(value: object) -> str | None:
+    """Why a reply ends. Raises TypeError for what is no word."""
+    if value is not None and not isinstance(value, str):
+        raise TypeError(type(value).__name__)
+    return value
 
 
 def _append(texts: list[str], text: object) -> None:
@@ -101,7 +127,7 @@ def counts_of(usage: Mapping[str, Any]) -> dict[str, int]:
     details = usage.get("prompt_tokens_details")
     told = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens")}
     told["cached_tokens"] = details.get("cached_tokens") if isinstance(details, Mapping) else None
-    return {name: count for name, count in told.items() if isinstance(count, int)}
+    return {name: number for name, value in told.items() if (number := count(value)) is not None}
 
 
 # ---- an error in place of a reply
@@ -109,9 +135,12 @@ def counts_of(usage: Mapping[str, Any]) -> dict[str, int]:
 
 def refused(status: int, said: str, retry_after: str | None = None) -> Unanswered:
     """The failure that an HTTP status and what was said with it mean."""
+    said = readable(said, SAID_CHARS)
     text = f"{status}: {_short(said)}".removesuffix(": ")
     if status in (429, 503):
         return Unanswered("overloaded", text, retry_after_s=seconds_of(retry_after))
+    if status >= 500 and "image input is not supported" in said:  # llama-server without its projector
+        return Unanswered("image_not_seen", text)
     if status >= 500:
         full = _OUT_OF_MEMORY.search(said) is not None
         return Unanswered("oom", f"{status}: out of memory") if full else Unanswered("server_error", text)
@@ -139,12 +168,20 @@ def seconds_of(retry_after: str | None) -> float | None:
     try:
         seconds = float(retry_after)
     except ValueError:
-        date = email.utils.parsedate_tz(retry_after)
-        seconds = email.utils.mktime_tz(date) - time.time() if date else math.nan
+        seconds = _seconds_until(retry_after)
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _seconds_until(date: str) -> float:
+    """NaN where the date is none."""
+    try:
+        parsed = email.utils.parsedate_tz(date)
+        return email.utils.mktime_tz(parsed) - time.time() if parsed else math.nan
+    except UNREADABLE:  # the parser lets the calendar raise: the year 99999, the hour 10**30
+        return math.nan
 
 
 def _short(text: str) -> str:
     """The first line without what differs from time to time."""
     line = next(iter(text.strip().splitlines()), "")
-    return _PASSING_WORDS.sub("...", line)[:DETAIL_CHARS]
+    return _PASSING_WORDS.sub("...", line[:LINE_CHARS])[:DETAIL_CHARS]

@@ -2,10 +2,10 @@
 
 Requests run on one event loop in a thread of its own, at most `concurrency` at once; `ask` blocks the thread that asks,
 `cancel` hangs up on all of them, so that the server stops working. Replies are streamed: the time to the first token is
-known, and what comes is bounded as it comes; a server that does not stream is understood too. It refuses redirects,
-compressed and endless replies, and fetches nothing that a reply names. No connection is used twice: over loopback a
-new one costs nothing, and one that the server is just closing costs a failure. What it does not know: whether a reply
-matches the schema, and whether to ask again.
+known, and what comes is bounded as it comes; a server that does not stream is understood too. Whatever a server sends
+ends as a Reply or as Unanswered. It refuses redirects, compressed and endless replies, and fetches nothing that a reply
+names. No connection is used twice: over loopback a new one costs nothing, and one that the server is just closing costs
+a failure. What it does not know: whether a reply matches the schema, and whether to ask again.
 """
 
 from __future__ import annotations
@@ -170,6 +170,8 @@ class OpenAICritic:
                 return await _hear(response, Completion(hide=self._hide), began)
         except (httpx2.HTTPError, OSError) as error:
             raise _failure_of(error) from error
+        except (*completion.UNREADABLE, httpx2.InvalidURL, httpx2.StreamError) as error:  # the last net
+            raise Unanswered("server_error", f"sent what cannot be read ({type(error).__name__})") from error
 
     def _hide(self, text: str) -> str:
         """An error without the key that some servers repeat in it."""
@@ -205,6 +207,7 @@ async def _hear(response: httpx2.Response, said: Completion, began: float) -> Re
     elif media != "text/event-stream":
         raise Unanswered("server_error", completion.NO_COMPLETION)
     else:
+        response.encoding = "utf-8"  # events have no other, whatever the header says
         async for event in httpx2.EventSource(response, max_event_size=wire.MAX_PAGE_BYTES):
             if response.num_bytes_downloaded > MAX_REPLY_BYTES:
                 raise Unanswered("server_error", TOO_LONG)

@@ -19,7 +19,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from runner.config.critic import ServerPhase
-from runner.errors import Fault, Refused
+from runner.contract import critic_server
 
 NAME = "critic-server.log"
 MAX_BYTES = 4 << 20  # of the file; the one before is kept beside it
@@ -74,21 +74,6 @@ class Phases:
         return round(self.now() - self.begun[0][1], 3)
 
 
-def patterns_of(phases: Sequence[ServerPhase]) -> dict[str, re.Pattern[str]]:
-    """The expressions of a profile by the phase that each begins. Raises Refused for what is none."""
-    found = {}
-    for number, phase in enumerate(phases):
-        try:
-            found[phase.name] = re.compile(phase.pattern)
-        except re.error as error:
-            where = f"critic_runtime.server.phases[{number}].pattern"
-            what = f"{phase.pattern!r} is no regular expression ({error})"
-            raise Refused(
-                Fault("bad_pattern", where, what, "Write a backslash before ( [ + * . and the like")
-            ) from error
-    return found
-
-
 @dataclass(slots=True)
 class Log:
     """The log file of one server over all its starts, its last lines, and the phases of its present start."""
@@ -102,7 +87,7 @@ class Log:
 
     def begin(self, phases: Sequence[ServerPhase], key: str, title: str) -> None:
         """A new start: its phases begin now, and its lines are told apart from those of the one before."""
-        self.key, self.phases = key, Phases(patterns_of(phases))
+        self.key, self.phases = key, Phases(critic_server.patterns(phases))
         self.last.clear()
         self._write(f"---- {datetime.now(UTC).isoformat(timespec='seconds')} {title}")
 

@@ -11,41 +11,37 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from runner import contract, gpu, store
+from runner import gpu, store
 from runner.config import Request
-from runner.config.critic import OpenAIRuntime
+from runner.contract.critic import check_critic, check_weights
+from runner.contract.critic_server import server_mib
+from runner.errors import Refused
 from runner.timing import Clock
 from runner.verbs.critic.runtime import device_name, named
 from runner.verbs.show import table
 from runner.worker import Bench
 
 ROLE = "critic"
+OF_A_RUN = ("critique.images_of", "critique.against")  # what is judged: nothing of it is asked for in an exam
 
 
 def exam(request: Request, outputs: Path) -> dict[str, Any]:
     """Who answers, and how it did. Raises Refused for what a run would refuse, and what loading raises."""
     from runner import critic
 
-    accepted = contract.check(request)
-    contract.pin(accepted)  # the weights are those that the card expects
-    needs = gpu.Needs(device_name(request), _need_mib(request), "declared", ROLE)
+    if faults := [*(f for f in check_critic(request) if f.where not in OF_A_RUN), *check_weights(request)]:
+        raise Refused(faults)
+    needs = gpu.Needs(device_name(request), server_mib(request.critic_runtime), "declared", ROLE)
     me, wait = gpu.this_process("", ROLE), request.hardware.wait
     events: list[dict[str, Any]] = []
     bench = Bench(
-        request=request, facts=accepted, store=store.open_store(outputs, None), clock=Clock(), device=needs.device,
+        request=request, facts=None, store=store.open_store(outputs, None), clock=Clock(), device=needs.device,
         images={}, note=lambda event, **facts: events.append({"event": event, **facts}), status=_say,
     )  # fmt: skip
     with gpu.lease(needs, me, wait=wait, on_wait=lambda holder: _say(f"waiting: {holder['reason']}")):
         identity, taken = critic.examine(bench)
     told = [event for event in events if event["event"] != "exam"]
     return {**named(request), "identity": identity, "passed": taken.passed, "exam": taken.as_dict(), "events": told}
-
-
-def _need_mib(request: Request) -> int:
-    """What its server is said to take; of a model in this process nobody has said."""
-    runtime = request.critic_runtime
-    server = runtime.server if isinstance(runtime, OpenAIRuntime) else None
-    return sum(server.memory.model_dump().values()) if server else 0
 
 
 def _say(status: str, role: str = "") -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -20,21 +20,14 @@ from runner.critic import answer as answers
 from runner.critic import pairwise, request, schema, verdict
 from runner.critic.answer import Answer
 from runner.critic.ask import Judged
-from runner.critic.question import Backend, Example, Picture, Question, Unanswered
-from runner.errors import Corrupt, Failed, Refused
+from runner.critic.question import Example, Picture, Question, Unanswered
+from runner.errors import Corrupt, Failed
 from runner.plan import PromptPlan
 from runner.store import Objects
 
 DECIDES_A_RECORD = ("runner", "git_commit", "pillow")  # what packs pictures and writes records
 READ = ("parse", "schema", "semantic")  # classes that follow from a reply alone
 Record = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A backend of which nothing but its name is left."""
-
-    identity: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +49,15 @@ def profile_of(manifest: Record) -> CriticProfile | None:
 
 
 def remade(run: journal.Run, key: str, said: Record, objects: Objects) -> Remade | None:
-    """The record once more; None where the profile or the prompt is of an older form, or the record is none of ours."""
+    """The record once more; None where the profile or the record is of an older form."""
     profile = profile_of(run.manifest)
     if profile is None or said.get("format") != verdict.FORMAT:
         return None
-    try:
-        question = _question(run.manifest, key, said, profile, objects)
-        judged, other = _judged(said, question)
-        record = verdict.record_of(question, judged, cast(Backend, Named(said["model"])))  # it reads the identity alone
-        system = request.system_text(profile)
-    except (Refused, KeyError, TypeError, ValueError, AttributeError):
-        return None
-    return Remade(question, json.loads(store.canonical(record)), system, other)
+    question = _question(run.manifest, key, said, profile, objects)
+    judged, other = _judged(said, question)
+    structured = bool(said.get("decoded_under_schema"))
+    record = json.loads(store.canonical(verdict.record_of(question, judged, said["model"], structured=structured)))
+    return Remade(question, record, request.system_text(profile), other)
 
 
 def strangers(manifest: Record) -> list[str]:

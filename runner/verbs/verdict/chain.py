@@ -20,6 +20,7 @@ from runner.verbs.verdict.lines import Line, lines_of
 YES, NO, UNKNOWN = "yes", "no", "UNKNOWN"
 FORMATS = "runner-verdict/"
 OLDER = "its profile or its record is of an older form"
+NOTHING = "there is no record to compare with"
 OF_THE_ANSWER = ("status", "reason", "criteria", "findings", "tags", "rules", "winner", "confidence", "notes")
 Record = Mapping[str, Any]
 
@@ -50,7 +51,7 @@ def inspect(outputs: Path, digest: str, places: Sequence[tuple[str, str]]) -> di
         "stored": first.answer == YES,
         **{name: said.get(name) for name in ("image", "against", "prompt", "profile", "model", "status", "reason")},
         "advice": said.get("advice"),
-        "scores": verdict.scores_of(dict(said)) if said.get("format") == verdict.FORMAT else said.get("scores", {}),
+        "scores": _scores(said, lines),
         "runs": [line.as_dict(lines) for line in lines],
         "request": _request(said, made),
         "chain": [asdict(link) for link in links],
@@ -72,7 +73,14 @@ def _read(digest: str, objects: Objects) -> tuple[Record, Link]:
         return {}, Link("verdict", NO, f"cannot be read ({error})")
     if not isinstance(value, dict):
         return {}, Link("verdict", NO, "is no record")
-    return value, Link("verdict", YES, f"there and itself, of form {value.get('format', 'unknown')}")
+    return value, Link("verdict", YES, f"there and itself{', of an older form' * ('format' not in value)}")
+
+
+def _scores(said: Record, lines: Sequence[Line]) -> dict[str, float]:
+    """Of the record; where it is gone or of an older form, of the line that holds it."""
+    if said.get("format") == verdict.FORMAT:
+        return verdict.scores_of(dict(said))
+    return dict(lines[0].facts.get("scores", {})) if lines else {}
 
 
 def _request(said: Record, made: Remade | None) -> dict[str, Any]:
@@ -126,7 +134,7 @@ def _line(line: Line, said: Record) -> Link:
     if line.run.problem:
         return Link("run", NO, f"{where}: its journal is broken: {line.run.problem}")
     if not said:
-        return Link("run", UNKNOWN, f"{where}: there is no record to compare with")
+        return Link("run", UNKNOWN, f"{where}: {NOTHING}")
     if line.judged != again.judged_of(said):
         return Link("run", NO, f"{where}: the run's image is another now")
     told = verdict.told(dict(said)) if said.get("format") == verdict.FORMAT else {}
@@ -139,13 +147,17 @@ def _line(line: Line, said: Record) -> Link:
 def _profile(said: Record, manifest: Record) -> Link:
     """Whether the profile it cites is the manifest's, byte for byte, and what the lock has under its version."""
     cited, profile = said.get("profile") or {}, again.profile_of(manifest)
-    name = f"{cited.get('id')} version {cited.get('version')}"
-    if profile is None or not cited:
-        return Link("profile", UNKNOWN, OLDER)
-    digest, pinned = profiles.profile_digest(profile), manifest["pins"].get("profile")
+    name, pinned = f"{cited.get('id')} version {cited.get('version')}", manifest["pins"].get("profile")
+    if not cited:
+        return Link("profile", UNKNOWN, NOTHING)
+    digest = profiles.profile_digest(profile) if profile else pinned
     if len({cited.get("digest"), digest, pinned}) > 1:
         what = f"{name} is cited as {_short(cited.get('digest'))}, the manifest has {_short(digest)}, pinned is "
         return Link("profile", NO, what + _short(pinned))
+    if profile is None:
+        return Link(
+            "profile", UNKNOWN, f"{name} ({_short(pinned)}) is the one that the manifest pins, of an older form"
+        )
     locked = _lock_state(profile)
     if locked == "changed":
         return Link("profile", NO, f"{name} ({digest[:12]}) is not what the lock has under that version")
@@ -185,7 +197,7 @@ def _cached(line: Line, lines: Sequence[Line]) -> Link:
 def _made_again(said: Record, made: Remade | None, manifest: Record, objects: Objects) -> Iterator[Link]:
     if made is None:
         for step in ("schema", "request", "examples", "sampling", "attempts", "answer", "advice"):
-            yield Link(step, UNKNOWN, OLDER if said else "there is no record to compare with")
+            yield Link(step, UNKNOWN, OLDER if said else NOTHING)
         return
     strangers = again.strangers(manifest)
     asked, now = said["request"], made.record["request"]
@@ -196,7 +208,7 @@ def _made_again(said: Record, made: Remade | None, manifest: Record, objects: Ob
     yield _same("sampling", said["sampling"], made.record["sampling"], sampling, strangers)
     yield _attempts(said, made, strangers)
     told = [{name: record.get(name) for name in OF_THE_ANSWER} for record in (said, made.record)]
-    yield _same("answer", told[0], told[1], f"{len(said['findings'])} findings, {said['status']}", strangers)
+    yield _same("answer", told[0], told[1], f"{said['status']}, findings: {len(said['findings'])}", strangers)
     advice = said["advice"] or {"recommend": "none", "because": "nothing to advise on"}
     words = f"{advice['recommend']} ({advice['because']})"
     yield _same("advice", said["advice"], made.record["advice"], words, strangers)

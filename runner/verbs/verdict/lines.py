@@ -11,7 +11,7 @@ from typing import Any
 from runner import journal
 from runner.errors import Corrupt
 
-COSTS = ("latency_s", "num_attempts", "retried", "tokens", "first_token_s", "passing")
+COSTS = ("latency_s", "num_attempts", "retried", "tokens", "first_token_s")
 OF_AN_EXAM = ("at", "when", "passed", "digest", "took_s", "enforced", "checks", "identity")
 
 

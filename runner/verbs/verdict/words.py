@@ -28,7 +28,7 @@ def text(facts: Facts) -> str:
     if scores := list(_scores(record.get("criteria") or {})):
         parts.append(table(["criterion", "score", "reason", "findings"], scores))
     if asked := facts["request"].get("user") or facts["request"].get("text"):
-        parts.append(table(["asked after the system text"], [[asked]]))
+        parts.append(table(["asked, after the system text that --json shows"], [[line] for line in asked.splitlines()]))
     if replies := list(_replies(record.get("attempts") or ())):
         parts.append(table(["attempt", "ended", "raw reply"], replies))
     return "\n".join(parts)
@@ -77,7 +77,7 @@ def _finding(found: Facts) -> Row:
 def _scores(criteria: Facts) -> Iterator[Row]:
     for name, said in criteria.items():
         score = said.get("winner") or ("null" if said.get("score") is None else f"{said['score']:g}")
-        yield [name, str(score), str(said.get("reason")), ", ".join(said.get("evidence") or ())]
+        yield [name, str(score), str(said.get("reason") or ""), ", ".join(said.get("evidence") or ())]
 
 
 def _replies(attempts: Sequence[Facts]) -> Iterator[Row]:
