@@ -119,7 +119,10 @@ def check_lock(profile: CriticProfile, lock: Lock) -> Iterator[Fault]:
         changes = _changes(was.profile, canonical(profile))
         more = f"; and {len(changes) - MAX_CHANGES} more" if len(changes) > MAX_CHANGES else ""
         what = f"{profile.profile} is not what it was locked as: {'; '.join(changes[:MAX_CHANGES])}{more}"
-        fix = f"Raise critic.version in conf/critic/{profile.profile}.yaml and run `{COMMAND}`, or put it back"
+        fix = (
+            f"Put it back (on the command line: leave it out), raise critic.version and run `{COMMAND}`, "
+            "or give a copy a name of its own: profile: NAME, version: 1"
+        )
         evidence = {"locked": was.digest, "found": profile_digest(profile)}
         where = f"critic.version ({profile.version})"
         yield Fault("profile_changed_without_version", where, what, fix, evidence)

@@ -69,14 +69,18 @@ def print_summary(
     heading = f"{run.id}: everything was already there, nothing was made" if idle else f"{run.id}: {status}"
     overview = _table(heading, "what", "value")
     there = len(complete) - num_deleted
-    overview.add_row("images", f"{there} of {len(images)}{_now_and_before('image', made, kept)}")
+    of_others = _of_others(run)
+    overview.add_row("images", of_others or f"{there} of {len(images)}{_now_and_before('image', made, kept)}")
     if num_deleted:
         overview.add_row("deleted", f"{num_deleted}, and not made again; run.fresh=true makes new ones")
     if review := review_of(run):
         num_verdicts = review.num_counted + review.num_quarantined
-        overview.add_row("verdicts", f"{num_verdicts}{_now_and_before('verdict', made, kept)}")
+        cached = sum(item.facts.get("cached") is True for item in run.state.items.values())
+        before = f"; {cached} as they were given to the same questions before" if cached else ""
+        overview.add_row("verdicts", f"{num_verdicts}{_now_and_before('verdict', made, kept)}{before}")
     target = run.manifest["request"]["prompt"]["budget"]["target"]
-    overview.add_row("tokens (max)", f"{_token_line(run.manifest['tokens'])}; target {target}")
+    if not of_others:
+        overview.add_row("tokens (max)", f"{_token_line(run.manifest['tokens'])}; target {target}")
     for what, value in _said(run, review) if review else ():
         overview.add_row(what, value)
     if run.state.timings:
@@ -95,6 +99,17 @@ def print_summary(
     console.print(overview)
 
 
+def _of_others(run: Run) -> str | None:
+    """Whose images a run judges, when it made none itself."""
+    asked = run.manifest["request"].get("critique") or {}
+    if not asked.get("images_of"):
+        return None
+    num_given = len(run.manifest.get("given", {}))
+    if asked["against"]:
+        return f"{num_given} pairs: A of {asked['images_of']}, B of {asked['against']}"
+    return f"{num_given} of {asked['images_of']}, judged again"
+
+
 def _now_and_before(kind: str, made: Mapping[str, int], kept: Mapping[str, int]) -> str:
     return f" ({made.get(kind, 0)} made now, {kept.get(kind, 0)} already there)"
 
@@ -107,6 +122,8 @@ def _said(run: Run, review: Review) -> Iterator[tuple[str, str]]:
     yield "critic", f"{critic.get('profile')} v{critic.get('version')}{by}{_exam_line(run)}"
     if review.advice is not None:
         yield "advice", _counts(review.advice)
+    if (critic or {}).get("mode") == "pairwise":
+        yield "scores", "1 where A is better, 0 where B is, 0.5 for a tie"
     for name, scores in review.scores.items():
         yield f"score {name}", f"mean {sum(scores) / len(scores):.3f} of {len(scores)}"
     if review.tags:

@@ -48,7 +48,8 @@ def test_the_demo_has_a_critic_that_fits() -> None:
         ((), {"critic.sampling.seed": 2}, [
             "profile_changed_without_version: critic.version (2): shapes is not what it was locked as: "
             "sampling.seed: was 1, is 2. "
-            "Raise critic.version in conf/critic/shapes.yaml and run `python -m runner critic lock`, or put it back."]),
+            "Put it back (on the command line: leave it out), raise critic.version and run "
+            "`python -m runner critic lock`, or give a copy a name of its own: profile: NAME, version: 1."]),
         ((), {"critic.sampling.seed": 2, "critic.version": 99}, []),
         ((), {"critic.budget.timeout_s": 1.0}, []),
         ((), {"critic_runtime.path": "nowhere"}, [

@@ -99,7 +99,8 @@ def test_one_letter_under_the_same_version_is_refused_with_the_difference() -> N
     assert faults(now, locked(tiny())) == [
         "profile_changed_without_version: critic.version (1): tiny is not what it was locked as: "
         "rules.r.text: was 't', is 'T'. "
-        "Raise critic.version in conf/critic/tiny.yaml and run `python -m runner critic lock`, or put it back."
+        "Put it back (on the command line: leave it out), raise critic.version and run `python -m runner critic lock`, "
+        "or give a copy a name of its own: profile: NAME, version: 1."
     ]
 
 
@@ -134,7 +135,7 @@ def test_many_changes_are_counted() -> None:
     now = tiny(mode="pairwise", shown={"longest_side_px": 32, "multiple_of_px": 2}, tags=[TAG], sampling=sampling)
     [said] = faults(now, locked(tiny()))
     assert said.count(": was ") == 6
-    assert "; and 3 more. Raise" in said
+    assert "; and 3 more. Put" in said
 
 
 # ---- the file

@@ -221,6 +221,40 @@ def test_a_fresh_attempt_asks_anew(tmp_path: Path, fake: list[Backend]) -> None:
     assert not any(facts.get("cached") for facts in verdicts(fresh))
 
 
+def test_what_a_server_of_others_said_is_never_taken_for_its_word_now(tmp_path: Path) -> None:
+    from runner import index
+
+    with speaking.listening() as server:
+        here = (f"critic_runtime.url={server.url}", *SHAPES)
+        run(tmp_path, *here)
+        index.refresh(tmp_path)
+        again = run(tmp_path, *here, "name=again")
+    assert again.status == "complete" and not any(facts.get("cached") for facts in verdicts(again))
+
+
+def test_another_server_is_another_run(tmp_path: Path) -> None:
+    one, other = (
+        worlds.accept(tmp_path, *SHAPES, f"critic_runtime.url=http://{n}", base=BASE).plan for n in ("a", "b")
+    )
+    assert one.identity != other.identity
+    assert [s.digest for s in one.steps if s.kind == "generate"] == [
+        s.digest for s in other.steps if s.kind == "generate"
+    ]
+
+
+def test_other_reference_pictures_are_another_question(tmp_path: Path) -> None:
+    import shutil
+
+    from runner import builtin
+    from runner.contract.critic import critic_files
+
+    mine = shutil.copytree(builtin.package_dir() / "shapes_clip", tmp_path / "clip")
+    accepted = worlds.accept(tmp_path, f"critic_runtime.path={mine}", base=BASE)
+    before = critic_files(accepted.request)
+    (mine / "preprocessor_config.json").write_text((mine / "preprocessor_config.json").read_text() + "\n")
+    assert critic_files(accepted.request) != before
+
+
 # ---- a real server
 
 
