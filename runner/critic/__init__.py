@@ -55,8 +55,11 @@ def work(step: Step, bench: Bench) -> Outcome:
         tasks, lost = _tasks(step, bench, critic)
         asked = [task for task in tasks if critic.files is None or not _recalled(task, bench)]
         critic.begin()
+        num_asked = len(asked)
         while asked and not _is_over(critic):
             asked = _ask_all(asked, critic, bench, len(tasks))
+        if num_asked > len(asked):
+            resident.look_again(critic, bench)
     return Outcome((), (*lost, *(Unmade(task.item, "critic", OVER) for task in asked)))
 
 

@@ -70,6 +70,22 @@ def take(
     return Exam(all(check.passed for check in checks), checks, enforced, sitting.num_asked)
 
 
+def still(backend: Backend, profile: CriticProfile, judge: Ask, turn: int) -> bool:
+    """Whether a critic that passed tells a right picture from a wrong one now as well: one pair, another each turn.
+
+    A critic that gives no reply has said nothing wrong.
+    """
+    sitting, at = Sitting(backend, profile, judge, lambda done, most: None), NUMBERS[turn % len(NUMBERS)]
+    if profile.mode == "pairwise":
+        asked = [_sides(at, OTHER[at], right_first=turn % 2 == 0)]
+        heard = sitting.ask(*asked)
+        check = _won("still", asked, heard)
+    else:
+        heard = sitting.ask(Asked(at, (at,)), Asked(at, (OTHER[at],)))
+        check = _apart("still", heard[:1], heard[1:], profile.exam.apart_at_least)
+    return check.passed or any(one.failure in NOBODY_THERE for one in heard)
+
+
 # ---- asking
 
 

@@ -41,6 +41,7 @@ class Resident:
     files: str | None  # digest of everything here that decides its answers; None where others keep it
     began_s: float | None = None  # the first question
     failed_in_a_row: int = 0
+    turn: int = 0  # how often it was looked at again
 
     @property
     def model(self) -> dict[str, Any]:
@@ -94,6 +95,17 @@ def examine(resident: Resident, bench: Bench, when: str) -> exam.Exam:
     resident.backend.structured = taken.enforced is not False
     bench.note("exam", when=when, took_s=took_s, identity=resident.model, **taken.as_dict())
     return taken
+
+
+def look_again(resident: Resident, bench: Bench) -> None:
+    """After each step of a review: a critic that is wrong about one pair must pass its whole exam again.
+
+    Raises Failed(critic): what it said since it last passed is marked then.
+    """
+    resident.turn += 1
+    if not exam.still(resident.backend, resident.profile, judge, resident.turn):
+        _must_pass(resident, bench, "a wrong answer between two steps")
+        bench.status("reviewing")
 
 
 def _must_pass(resident: Resident, bench: Bench, when: str) -> None:

@@ -131,6 +131,23 @@ def test_what_was_scored_before_a_failed_exam_stays_and_is_marked_and_judged_aga
     assert not any(row["quarantined"] for row in journal.read_run(result.folder).images())
 
 
+def test_a_critic_that_goes_blind_in_mid_review_is_found_out_after_the_step(
+    tmp_path: Path, fake: list[Backend]
+) -> None:
+    honest = num_asked_in_exam(tmp_path / "other") + 1
+    said: list[Question] = []
+
+    def says(question: Question) -> Any:
+        said.append(question)
+        return bad_critics.honest(question) if len(said) <= honest else bad_critics.blind(question)
+
+    fake.append(bad_critics.Speaker(says))
+    result = run(tmp_path)
+    assert (result.status, result.failure and result.failure.code) == ("failed", "critic_quarantined")
+    assert [exam["passed"] for exam in worlds.events(result.folder, "exam")] == [True, False]
+    assert all(row["quarantined"] for row in journal.read_run(result.folder).images())
+
+
 # ---- failures
 
 
