@@ -123,6 +123,9 @@ def test_every_layer_of_every_family_gets_its_own_change(family: str, naming: st
     assert len(wanted) > 15
     for name, layer in layers.items():
         loras.assert_adds(layer, wanted[name])
+    facts = proved(family, lora)
+    assert (facts["layers"], facts["scale"], facts["difference_at_zero"]) == (len(wanted), 0.75, 0.0)
+    assert facts["difference"] > 1e-4
 
 
 @pytest.mark.parametrize("family", ["sd3", "flux1", "flux2", "z-image"])
