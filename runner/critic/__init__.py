@@ -122,7 +122,10 @@ def _ask_all(tasks: list[Task], critic: Resident, bench: Bench, num_tasks: int) 
     stop = threading.Event()
     asker = Asker(critic.backend, wait=stop.wait, give_up=stop.is_set)
     left = {task.item: task for task in tasks}
-    beat = lambda: bench.progress(Progress("reviewing", "review", num_tasks - len(left), num_tasks))  # noqa: E731  # as it is
+
+    def beat() -> None:
+        bench.progress(Progress("reviewing", "review", num_tasks - len(left), num_tasks))
+
     with closing(as_they_come(tasks, lambda task: _judge(task, asker), critic.backend, stop, beat)) as answers:
         for task, judged in answers:
             if judged.failure in OF_THE_RUNTIME:

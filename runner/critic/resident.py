@@ -89,8 +89,10 @@ def examine(resident: Resident, bench: Bench, when: str) -> exam.Exam:
     bench.status("warming", "critic")
     began = time.perf_counter()
     with bench.clock.phase("warmup"):
-        tell = lambda done, most: bench.progress(Progress("warming", "warmup", done, most))  # noqa: E731  # one use
-        taken = exam.take(resident.backend, resident.profile, judge, tell)
+        taken = exam.take(
+            resident.backend, resident.profile, judge,
+            lambda done, most: bench.progress(Progress("warming", "warmup", done, most)),
+        )  # fmt: skip
     took_s = round(time.perf_counter() - began, 6)
     resident.backend.structured = taken.enforced is not False
     bench.note("exam", when=when, took_s=took_s, identity=resident.model, **taken.as_dict())

@@ -18,6 +18,7 @@ from runner.critic import schema
 from runner.critic.answer import Answer, looping, matching, read
 from runner.critic.question import Unanswered
 from tests import fakes
+from tests.critic import bounds
 
 NAMES = ("shape", "colour", "background", "concept")
 TEXT = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) not in '"\\')
@@ -369,7 +370,7 @@ def test_what_a_schema_allows_is_valid_and_no_longer_than_said(
 ) -> None:
     _, derived, value = drawn
     Draft202012Validator(derived).validate(value)
-    assert len(json.dumps(value)) <= schema.longest_reply_chars(derived)
+    assert len(json.dumps(value)) <= bounds.longest_reply_chars(derived)
 
 
 @given(replies(), st.sampled_from([None, 1, 8]))

@@ -13,6 +13,7 @@ from jsonschema.validators import Draft202012Validator
 from runner.config.critic import CriticProfile
 from runner.critic import schema
 from tests import fakes
+from tests.critic import bounds
 
 SHIPPED = sorted(path.stem for path in (fakes.ROOT / "conf" / "critic").glob("*.yaml") if path.stem != "none")
 PORTABLE = {
@@ -66,7 +67,7 @@ def longest(node: Mapping[str, Any]) -> Any:
 def test_a_shipped_profile_gives_a_schema_that_ends_everywhere(name: str) -> None:
     derived = schema.answer_schema(shipped(name))
     Draft202012Validator.check_schema(derived)
-    assert schema.unbounded(derived) == []
+    assert bounds.unbounded(derived) == []
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -149,7 +150,7 @@ def test_a_profile_without_tags_allows_no_findings() -> None:
 def test_a_profile_without_bounds_is_told_where_an_answer_could_go_on() -> None:
     profile = variant(evidence={"max_items": None, "max_chars": None}, criteria=shipped().criteria[:1])
     places = ["$.evidence", "$.evidence[].what", "$.criteria.shape.evidence", "$.criteria.shape.reason"]
-    assert schema.unbounded(schema.answer_schema(profile)) == places
+    assert bounds.unbounded(schema.answer_schema(profile)) == places
 
 
 @pytest.mark.parametrize("part", [
@@ -158,12 +159,12 @@ def test_a_profile_without_bounds_is_told_where_an_answer_could_go_on() -> None:
     {"anyOf": [{"type": "null"}, {"type": "string"}]},
 ])  # fmt: skip
 def test_a_part_without_a_bound_is_named(part: dict[str, Any]) -> None:
-    assert schema.unbounded({"type": "object", "additionalProperties": False, "properties": {"a": part}}) == ["$.a"]
+    assert bounds.unbounded({"type": "object", "additionalProperties": False, "properties": {"a": part}}) == ["$.a"]
 
 
 def test_a_list_of_anything_and_an_open_object_are_named() -> None:
-    assert schema.unbounded({"type": "array"}) == ["$", "$[]"]
-    assert schema.unbounded({"type": "object", "properties": {"a": {"type": "boolean"}}}) == ["$"]
+    assert bounds.unbounded({"type": "array"}) == ["$", "$[]"]
+    assert bounds.unbounded({"type": "object", "properties": {"a": {"type": "boolean"}}}) == ["$"]
 
 
 @pytest.mark.parametrize("mode", ["pointwise", "pairwise"])
@@ -171,10 +172,10 @@ def test_the_longest_answer_is_as_long_as_said(mode: str) -> None:
     derived = schema.answer_schema(variant(mode=mode))
     value = longest(derived)
     Draft202012Validator(derived).validate(value)
-    assert schema.longest_reply_chars(derived) == len(json.dumps(value))
+    assert bounds.longest_reply_chars(derived) == len(json.dumps(value))
 
 
 def test_the_canary_has_one_answer_that_nobody_would_give_unasked() -> None:
     canary = schema.canary_schema()
-    assert schema.unbounded(canary) == []
+    assert bounds.unbounded(canary) == []
     assert json.dumps(longest(canary)) == '{"canary": "k7Q-ember-heron"}'
